@@ -1,0 +1,1 @@
+"""What travels on the wire and into SQL. Imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""thetastream: live, exact learner ability from a stream of attempts."""

@@ -1,0 +1,1 @@
+"""Speaking to Kafka: the batch transport for Faust, clients, topics."""

@@ -1,0 +1,130 @@
+"""A Faust transport that delivers the records of one poll as one message.
+
+Faust's cost is per message (conductor, event, queue, acknowledgement), the Kafka client's is
+not. :class:`BatchTransport` hands the records that one poll brought for a partition to the
+conductor as a single message: its value is the list of records, its offset that of the last one.
+Assignment, rebalancing, flow control, agents and offset commits stay Faust's; their overhead is
+paid once a batch.
+
+Three things differ from stock Faust, each pinned by a test in ``tests/kafka/test_transport.py``:
+
+- Offsets inside a batch are never acknowledged one by one, so the consumer keeps no gaps for
+  batched partitions and commits the largest acknowledged offset. Streams therefore must
+  acknowledge **in order**.
+- The consumer reads committed records only: topics written in transactions show no aborted rows.
+- A batch is not decoded by Faust; its records carry raw bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import aiokafka
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, AppT, Message
+
+__all__ = ["BatchConsumer", "BatchSchema", "BatchTransport", "RecordBatch"]
+
+
+class RecordBatch:
+    """Consecutive records of one partition, in the shape of one Kafka record.
+
+    Parameters
+    ----------
+    records
+        At least one record, in offset order.
+    """
+
+    __slots__ = ("offset", "partition", "timestamp", "timestamp_type", "topic", "value")
+
+    headers: ClassVar[tuple[()]] = ()
+    key: ClassVar[bytes | None] = None
+    checksum: ClassVar[int | None] = None
+    serialized_key_size: ClassVar[int] = 0
+    serialized_value_size: ClassVar[int] = 0
+
+    def __init__(self, records: list[Any]) -> None:
+        last = records[-1]
+        self.topic: str = last.topic
+        self.partition: int = last.partition
+        self.offset: int = last.offset
+        self.timestamp: int = last.timestamp
+        self.timestamp_type: int = last.timestamp_type
+        self.value: list[Any] = records
+
+
+class BatchSchema(faust.Schema[Any, Any]):
+    """Faust schema of a topic read in batches: keys and values stay the raw records."""
+
+    def loads_key(
+        self,
+        app: AppT,
+        message: Message,
+        **_: Any,
+    ) -> bytes | None:
+        """Return the key of a batch: always None."""
+        return None
+
+    def loads_value(
+        self,
+        app: AppT,
+        message: Message,
+        **_: Any,
+    ) -> list[Any]:
+        """Return the records of a batch."""
+        return cast("list[Any]", message.value)
+
+
+class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread, with a client that sees committed records only."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust sets read_committed only together with its own exactly_once, which we do not use.
+        # The client reads this attribute when it starts, after this method.
+        consumer._isolation_level = "read_committed"
+        # Ask the broker again soon when idle, so that a first record does not wait.
+        consumer._fetch_max_wait_ms = 500
+        return consumer
+
+
+class BatchConsumer(driver.Consumer):
+    """Faust's Kafka consumer, delivering one message a partition and poll."""
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _getmany(
+        self, active_partitions: set[TP] | None, timeout: float
+    ) -> dict[TP, list[RecordBatch]]:
+        records = await super()._getmany(active_partitions, timeout)
+        return {tp: [RecordBatch(batch)] for tp, batch in (records or {}).items() if batch}
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Keep no gaps: between two batches every offset is a gap by Faust's reckoning."""
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Return the offset to commit: one past the largest acknowledged."""
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        offset: int = max(acked)
+        acked.clear()
+        self._acked_index[tp].clear()
+        return offset + 1
+
+
+class BatchTransport(driver.Transport):
+    """Faust's Kafka transport with :class:`BatchConsumer`.
+
+    Examples
+    --------
+    >>> import faust
+    >>> app = faust.App("id", broker="kafka://127.0.0.1:9092")
+    >>> app.transport = BatchTransport(app.conf.broker_consumer, app)
+    >>> app.topic("attempts", schema=BatchSchema()).topics
+    ['attempts']
+    """
+
+    Consumer: ClassVar[type[BatchConsumer]] = BatchConsumer

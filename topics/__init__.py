@@ -1,0 +1,1 @@
+"""The Kafka topics, one frozen :class:`topics.catalogue.TopicSpec` each."""
