@@ -17,7 +17,11 @@
     │   ├── CalibrationRefusedError       the service refused the request
     │   ├── CalibrationResponseError      the service's answer cannot be used
     │   └── EstimationError               the observations cannot be fitted
+    ├── PublishError             records cannot be published as they are; none became visible
     ├── BrokerUnavailableError   Kafka cannot be reached (retriable)
+    ├── DatabaseUnavailableError PostgreSQL cannot be used just now (retriable)
+    ├── DatabaseSchemaError      tables are missing or differ: run `thetastream migrate`
+    ├── MigrationError           a migration was refused; the ones before it stay applied
     └── LocalStackError          a part of the local stack cannot be started or ended
 """
 
@@ -31,11 +35,15 @@ __all__ = [
     "CalibrationRefusedError",
     "CalibrationResponseError",
     "CalibrationUnavailableError",
+    "DatabaseSchemaError",
+    "DatabaseUnavailableError",
     "EstimationError",
     "FencedError",
     "ItemParamsError",
     "LinkingError",
     "LocalStackError",
+    "MigrationError",
+    "PublishError",
     "RecordError",
     "SettingsError",
     "SourceError",
@@ -105,6 +113,13 @@ class BrokerUnavailableError(StreamError):
     retriable = True
 
 
+class PublishError(StreamError):
+    """Records cannot be published as they are: too large, an unknown topic, no rights, or closing.
+
+    None of their transaction became visible. Check the topics with `thetastream topics describe`.
+    """
+
+
 class SourceError(StreamError):
     """An input file is missing, of an unknown kind, or malformed; the message names the line.
 
@@ -166,3 +181,27 @@ class EstimationError(CalibrationError, ValueError):
 
 class LocalStackError(StreamError):
     """A part of the local stack cannot be started or ended; the message ends with its log."""
+
+
+class DatabaseUnavailableError(StreamError):
+    """PostgreSQL cannot be used: away, starting, full, or it does not let us in.
+
+    Nothing is lost: what is to be written stays in Kafka until it is written.
+    """
+
+    retriable = True
+
+
+class DatabaseSchemaError(StreamError):
+    """A table or column is missing or of another kind; the message says which.
+
+    Run `thetastream migrate`. A running sink goes on by itself once the tables fit.
+    """
+
+
+class MigrationError(StreamError):
+    """PostgreSQL refused a migration; the message names the file and the reason.
+
+    That file changed nothing; the files before it stay applied. Remove the cause and run
+    `thetastream migrate` again.
+    """

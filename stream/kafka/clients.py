@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from typing import Any
 
@@ -21,6 +22,8 @@ def client_config(settings: Settings) -> dict[str, Any]:
         # The broker restarts; a client that waits long to try again would stretch that pause.
         "reconnect.backoff.max.ms": 1000,
         "log.connection.close": False,
+        # Its own messages go where ours go.
+        "logger": logging.getLogger("librdkafka"),
     }
     if settings.kafka_security_protocol.startswith("SASL"):
         config["sasl.mechanism"] = settings.kafka_sasl_mechanism

@@ -1,0 +1,84 @@
+# `make` lists what there is. Everything runs in .venv, which `make setup` makes once.
+
+SHELL := /bin/sh
+PY := .venv/bin/python
+STAMP := .venv/.setup-done
+SOURCES := schemas topics stream tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format latency lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with the locked dependencies (once; needs the network only then)
+
+demo: $(STAMP) ## See it run: DATA=FILE for your attempts, KEEP=1 to stay up, R=1 for real R
+	.venv/bin/thetastream demo $(if $(DATA),--data "$(DATA)") $(if $(KEEP),--keep) $(if $(R),--r)
+
+test: lint ## Check format, lint, types and imports, then run all tests (ARGS=... for pytest)
+	$(PY) -m pytest --doctest-modules $(SOURCES) $(ARGS)
+
+lint: $(STAMP) ## Check format, lint, types and the direction of imports
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
+format: $(STAMP) ## Format the code and repair what the linter can
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+latency: $(STAMP) ## Measure how soon an attempt is in the lookup and in PostgreSQL
+	$(PY) -m bench.latency
+
+# Universal: one file for Linux (x86_64, arm64) and macOS, Python 3.11 and later. setuptools is
+# what builds the project itself, so that nothing unlocked is fetched for it.
+lock: ## Resolve the dependencies anew into requirements.lock (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
+	echo 'setuptools>=77' | uv pip compile pyproject.toml - --universal --python-version 3.11 \
+		--extra local --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command 'make lock' --quiet -o requirements.lock
+
+clean: ## End the local stack, remove its state and all caches (.venv and the broker's jars stay)
+	@if [ -e $(STAMP) ]; then .venv/bin/thetastream local down; fi
+	@if [ -d .local ]; then find .local -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} +; fi
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
+
+# The newest Python that works here and can make environments; uv, where there is one, needs none.
+# A missing venv module shows only in the import of ensurepip (Debian leaves that part out).
+$(STAMP): requirements.lock pyproject.toml
+	@set -eu; \
+	if command -v uv >/dev/null 2>&1; then \
+		$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+			|| uv venv --quiet --clear --python '>=3.11,<3.14' .venv; \
+		echo "setup: installing the locked dependencies (uv)"; \
+		uv pip install --quiet --python $(PY) --no-deps --require-hashes -r requirements.lock; \
+		uv pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .; \
+	else \
+		if ! $(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			python=; \
+			for one in python3.13 python3.12 python3.11 python3; do \
+				if $$one -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' \
+					>/dev/null 2>&1; then python=$$one; break; fi; \
+			done; \
+			if [ -z "$$python" ]; then \
+				echo "setup: no Python 3.11 or later with venv and pip was found."; \
+				echo "  Debian, Ubuntu:  apt install python3-venv"; \
+				echo "  Fedora:          dnf install python3"; \
+				echo "  macOS:           brew install python@3.13"; \
+				echo "  anywhere:        install uv; it brings a Python of its own"; \
+				exit 1; \
+			fi; \
+			echo "setup: making .venv with $$($$python -V)"; \
+			rm -rf .venv; \
+			$$python -m venv .venv; \
+		fi; \
+		echo "setup: installing the locked dependencies (pip)"; \
+		$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+			-r requirements.lock; \
+		$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-index \
+			--no-build-isolation -e .; \
+	fi; \
+	touch $@

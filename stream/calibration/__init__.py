@@ -1,0 +1,1 @@
+"""Calibration: triggers, observations, the fit's client, applying its result."""

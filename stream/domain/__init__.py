@@ -1,0 +1,1 @@
+"""Pure mathematics: standard library and numpy, time as an argument."""

@@ -1,0 +1,387 @@
+"""The engine role: partitions are taken over, attempts folded, changes flushed.
+
+One :class:`Engine` lives in an engine process. Faust decides which partitions are ours; for each
+we hold a :class:`Partition`: its state, the producer whose transactional id fences every other
+holder, and a task that flushes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+from faust.types import TP, EventT
+from mode import Service
+
+from schemas.codec import decode
+from schemas.outputs import Watermark
+from stream.app import ThetaApp
+from stream.engine.flush import Flush
+from stream.engine.learner import Learner
+from stream.engine.outputs import Indicators
+from stream.engine.params import ParamsStore
+from stream.engine.rows import StateLoader
+from stream.engine.state import KafkaRecord, PartitionState
+from stream.errors import FencedError
+from stream.kafka.admin import ensure_topics
+from stream.kafka.reader import Record, TailReader, read_whole
+from stream.kafka.transaction import TransactionalPublisher
+from stream.metrics import engine_metrics as metrics
+from topics.catalogue import (
+    attempts_topic,
+    batch_abilities_topic,
+    engine_state_topic,
+    item_params_topic,
+    watermarks_topic,
+)
+
+__all__ = ["Engine", "Partition", "register"]
+
+logger = logging.getLogger(__name__)
+
+_SLICE_S = 0.002
+"""Seconds of work after which others on the event loop (lookups, heartbeats) get their turn."""
+
+_BACKLOG_FACTOR = 2
+"""Changed learners, as a multiple of THETASTREAM_FLUSH_ROWS, at which folding waits for a flush."""
+
+
+class Partition:
+    """One owned partition.
+
+    Attributes
+    ----------
+    lock
+        Held while folding a slice or encoding a flush.
+    unacknowledged
+        Batches of Faust in order, acknowledged when a flush has covered them.
+    """
+
+    def __init__(self, state: PartitionState, publisher: TransactionalPublisher) -> None:
+        self.state = state
+        self.publisher = publisher
+        self.lock = asyncio.Lock()
+        self.flushing = asyncio.Lock()
+        self.wake = asyncio.Event()
+        self.flushed = asyncio.Event()
+        self.unacknowledged: dict[str, deque[EventT[Any]]] = {
+            "attempts": deque(),
+            "abilities": deque(),
+        }
+        self.watermark = state.position.stream_week
+        self.revoked = False
+        self.task: asyncio.Task[None] | None = None
+        self.changed_since: float | None = None
+
+
+class Engine(Service):
+    """Folds attempts into learners and publishes what follows.
+
+    Parameters
+    ----------
+    app
+        The engine role's Faust app; its signals say which partitions are ours.
+    """
+
+    def __init__(self, app: ThetaApp) -> None:
+        super().__init__(loop=app.loop)
+        self.app = app
+        self.settings = app.settings
+        self.params = ParamsStore()
+        self.partitions: dict[int, Partition] = {}
+        self.ready = False
+        self.indicators = Indicators(
+            use_theta=self.settings.metrics_use_irt_theta,
+            include_theta=self.settings.agg_include_theta,
+            target=self.settings.metrics_default_target,
+        )
+        self._stream_week = 0
+        self._crashing: asyncio.Future[None] | None = None
+        self._reader = TailReader(
+            self.settings,
+            {item_params_topic.name: self._on_params, watermarks_topic.name: self._on_watermarks},
+            on_failure=self._on_failure,
+        )
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def on_start(self) -> None:
+        """Make missing topics and begin to follow item parameters and watermarks."""
+        await ensure_topics(self.settings)
+        self._reader.start()
+
+    async def on_stop(self) -> None:
+        """Flush what is in hand, then let go of every partition."""
+        await asyncio.gather(*(self._release(p) for p in list(self.partitions)))
+        await self._reader.stop()
+
+    def _on_failure(self, error: BaseException) -> None:
+        self._crash_soon(error)
+
+    def _crash_soon(self, error: BaseException) -> None:
+        """End the process with a non-zero status; what was not committed is folded again."""
+        logger.error("engine stops: %s", error, exc_info=error)
+        self._crashing = asyncio.ensure_future(self.app.crash(error))
+
+    def _on_params(self, records: list[Record]) -> None:
+        for record in records:
+            if self.params.add(record.key(), record.value()):
+                logger.info("item parameters %s are known", self.params.version)
+                for partition in self.partitions.values():
+                    partition.wake.set()
+
+    def _on_watermarks(self, records: list[Record]) -> None:
+        for record in records:
+            week = decode(record.value() or b"{}", Watermark).week_start
+            if week > self._stream_week:
+                self._stream_week = week
+                for partition in self.partitions.values():
+                    partition.wake.set()
+
+    # -- assignment --------------------------------------------------------------------------
+
+    async def on_revoked(self, revoked: set[TP]) -> None:
+        """Stop folding and flush: what is flushed now, the next owner need not fold again."""
+        self.ready = False
+        numbers = {tp.partition for tp in revoked} & self.partitions.keys()
+        for number in numbers:
+            self.partitions[number].revoked = True
+        await asyncio.gather(*(self._flush(self.partitions[n]) for n in numbers))
+
+    async def on_assigned(self) -> None:
+        """Take over what was assigned, before the streams resume.
+
+        A partition that stays is kept if nobody fenced its producer in between; a new one is
+        fenced, then loaded.
+        """
+        assigned = {
+            tp.partition
+            for tp in self.app.consumer.assignment()
+            if tp.topic == self.settings.topic(attempts_topic.name)
+        }
+        started = time.monotonic()
+        await self._reader.caught_up()
+        await asyncio.gather(*(self._release(n) for n in self.partitions.keys() - assigned))
+        await asyncio.gather(*(self._take_over(n) for n in assigned))
+        learners = sum(len(p.state) for p in self.partitions.values())
+        metrics.learners.set(learners)
+        metrics.recovery_seconds.set(time.monotonic() - started)
+        logger.info(
+            "%d partitions, %d learners ready after %.2f s",
+            len(self.partitions),
+            learners,
+            time.monotonic() - started,
+        )
+        self.ready = True
+
+    async def _take_over(self, number: int) -> None:
+        partition = self.partitions.get(number)
+        if partition is not None:
+            try:
+                await self._flush(partition, force=True)
+            except FencedError:
+                logger.warning("partition %d was elsewhere meanwhile; loading it anew", number)
+                await self._release(number, flush=False)
+            else:
+                # Faust delivers again what it had not committed; the state skips what it knows.
+                for waiting in partition.unacknowledged.values():
+                    waiting.clear()
+                partition.revoked = False
+                return
+        publisher = TransactionalPublisher(self.settings, f"engine-{number}")
+        # Fence first: only then nobody else can add to what is about to be read.
+        await publisher.init()
+        loader = StateLoader()
+        await asyncio.to_thread(
+            read_whole,
+            self.settings,
+            {engine_state_topic.name: lambda records: _load(loader, records)},
+            partitions=[number],
+        )
+        state = PartitionState(number, self.settings.lateness_days, self.params)
+        await asyncio.to_thread(loader.fill, state)
+        state.use_newest_params()
+        partition = self.partitions[number] = Partition(state, publisher)
+        partition.task = asyncio.create_task(self._flush_regularly(partition))
+
+    async def _release(self, number: int, *, flush: bool = True) -> None:
+        partition = self.partitions.pop(number)
+        partition.revoked = True
+        if partition.task is not None:
+            partition.task.cancel()
+        try:
+            if flush:
+                await self._flush(partition)
+        finally:
+            await partition.publisher.close()
+
+    # -- folding -----------------------------------------------------------------------------
+
+    async def fold_batches(self, stream: Any, *, abilities: bool) -> None:
+        """Fold the batches of a stream until it ends.
+
+        Parameters
+        ----------
+        stream
+            Faust stream of ``attempts`` or ``batch-abilities``, read in batches.
+        abilities
+            Whether it is the latter.
+        """
+        source = "abilities" if abilities else "attempts"
+        async for event in stream.noack().events():
+            partition = self.partitions.get(event.message.partition)
+            if partition is None or partition.revoked:
+                continue
+            # An exception here would make Faust acknowledge and skip the batch.
+            try:
+                await self._fold_batch(partition, event, source)
+            except Exception as error:
+                self._crash_soon(error)
+                return
+
+    async def _fold_batch(self, partition: Partition, event: EventT[Any], source: str) -> None:
+        state = partition.state
+        fold: Callable[[KafkaRecord], None] = (
+            state.fold_ability if source == "abilities" else state.fold
+        )
+        records = cast("list[KafkaRecord]", event.value)
+        count = len(records)
+        position = 0
+        limit = self.settings.flush_rows
+        partition.unacknowledged[source].append(event)
+        while position < count:
+            async with partition.lock:
+                if partition.revoked:
+                    return
+                until = time.perf_counter() + _SLICE_S
+                while position < count:
+                    fold(records[position])
+                    position += 1
+                    if not position % 16 and time.perf_counter() >= until:
+                        break
+            if partition.changed_since is None and state.has_changes:
+                partition.changed_since = time.monotonic()
+            if len(state.changed) >= limit:
+                partition.wake.set()
+                while len(state.changed) >= _BACKLOG_FACTOR * limit and not partition.revoked:
+                    # The broker takes flushes more slowly than attempts come: wait for it.
+                    partition.flushed.clear()
+                    await partition.flushed.wait()
+            await asyncio.sleep(0)
+        metrics.records.labels(source).inc(count)
+
+    # -- flushing ----------------------------------------------------------------------------
+
+    async def _flush_regularly(self, partition: Partition) -> None:
+        interval = self.settings.flush_interval_secs
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(partition.wake.wait(), interval)
+            partition.wake.clear()
+            if partition.revoked:
+                continue
+            try:
+                await self._flush(partition)
+            except Exception as error:
+                self._crash_soon(error)
+                return
+
+    async def _flush(self, partition: Partition, *, force: bool = False) -> None:
+        """Write a partition's changes as one transaction, then acknowledge what it covers."""
+        state = partition.state
+        async with partition.flushing:
+            started = time.perf_counter()
+            async with partition.lock:
+                new_params = state.use_newest_params()
+                week_begun = self._stream_week > state.position.weeks_published
+                if not (state.has_changes or new_params or week_begun or force):
+                    return
+                flush = Flush(
+                    state,
+                    self.indicators,
+                    self._stream_week,
+                    int(time.time() * 1000),
+                    published_watermark=partition.watermark,
+                )
+                await _in_slices(flush.build())
+                covered = {
+                    "attempts": state.position.attempts,
+                    "abilities": state.position.abilities,
+                }
+                watermark = state.position.stream_week
+                changed_since, partition.changed_since = partition.changed_since, None
+            try:
+                await partition.publisher.publish(flush.messages)
+            except BaseException:
+                partition.changed_since = changed_since
+                raise
+            partition.watermark = watermark
+            for source, offset in covered.items():
+                waiting = partition.unacknowledged[source]
+                while waiting and waiting[0].message.offset <= offset:
+                    waiting.popleft().ack()
+            state.cool_down(self.settings.hot_learners // max(1, len(self.partitions)))
+            partition.flushed.set()
+            metrics.flush_seconds.observe(time.perf_counter() - started)
+            metrics.flush_records.inc(len(flush.messages))
+
+    # -- looking up --------------------------------------------------------------------------
+
+    def oldest_change_s(self) -> float:
+        """Return for how many seconds the oldest change has waited for its commit."""
+        since = [p.changed_since for p in self.partitions.values() if p.changed_since is not None]
+        return time.monotonic() - min(since) if since else 0.0
+
+    def find(self, user_id: str) -> tuple[Learner, PartitionState] | None:
+        """Return a learner and its partition if a partition of ours holds it."""
+        for partition in self.partitions.values():
+            learner = partition.state.learner(user_id)
+            if learner is not None:
+                return learner, partition.state
+        return None
+
+
+async def _in_slices(steps: Iterator[None]) -> None:
+    """Run through steps, letting others run every 2 ms."""
+    until = time.perf_counter() + _SLICE_S
+    for _ in steps:
+        if time.perf_counter() >= until:
+            await asyncio.sleep(0)
+            until = time.perf_counter() + _SLICE_S
+
+
+def _load(loader: StateLoader, records: list[Record]) -> None:
+    for record in records:
+        key = record.key()
+        if key:
+            loader.add(key, record.value())
+
+
+def register(app: ThetaApp) -> Engine:
+    """Add the engine to its app: service, signals and agents."""
+    engine = Engine(app)
+    app.early_services.append(engine)
+
+    async def revoked(_sender: Any, /, *arguments: Any, signal: Any, **_: Any) -> None:  # noqa: ARG001
+        await engine.on_revoked(arguments[0])
+
+    async def assigned(_sender: Any, /, *_arguments: Any, signal: Any, **_: Any) -> None:  # noqa: ARG001
+        await engine.on_assigned()
+
+    app.on_partitions_revoked.connect(revoked, weak=False)
+    app.on_rebalance_complete.connect(assigned, weak=False)
+
+    @app.agent(app.batches(attempts_topic), name="engine.attempts")
+    async def fold_attempts(stream: Any) -> None:
+        await engine.fold_batches(stream, abilities=False)
+
+    @app.agent(app.batches(batch_abilities_topic), name="engine.abilities")
+    async def fold_abilities(stream: Any) -> None:
+        await engine.fold_batches(stream, abilities=True)
+
+    return engine

@@ -1,0 +1,1 @@
+"""The HTTP side: lookups, health, metrics."""

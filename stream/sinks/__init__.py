@@ -1,0 +1,63 @@
+"""Rows into PostgreSQL: the agents of the sink role."""
+
+from __future__ import annotations
+
+from stream.app import ThetaApp
+from stream.sinks import calibration, features, kpi, theta, totals
+from stream.sinks.consume import Reader, add_agent
+from stream.sinks.pool import SinkDatabase
+from topics import catalogue
+from topics.catalogue import TopicSpec
+
+__all__ = ["register"]
+
+_MAX_POLL_RECORDS = 2000
+"""Records of one batch. With the stream's buffer it bounds what waits in memory while PostgreSQL
+is away."""
+
+_MAX_POLL_INTERVAL_S = 30 * 86_400.0
+"""While all partitions are paused nobody polls. Kafka's client would then leave the group after
+this time and, since Faust does not poll between two assignments, never come back."""
+
+_TABLES = (
+    theta.mirt_ability,
+    theta.student_topic_theta,
+    features.features_topic_daily,
+    kpi.weekly_kpi,
+    totals.topic_partials,
+    totals.item_partials,
+    calibration.mirt_item_params,
+    calibration.item_calibration,
+    calibration.mirt_fit_meta,
+    calibration.applied_run,
+    calibration.drift_alerts,
+    calibration.question,
+)
+
+
+def register(app: ThetaApp) -> SinkDatabase:
+    """Add the sink's agents, one a topic, and the database they share. Does no I/O.
+
+    Returns
+    -------
+    SinkDatabase
+        ``ready`` tells whether the tables were found.
+    """
+    settings = app.settings
+    app.conf.broker_max_poll_records = _MAX_POLL_RECORDS
+    app.conf.broker_max_poll_interval = _MAX_POLL_INTERVAL_S
+    database = SinkDatabase(settings, _TABLES)
+    app.early_services.append(database)
+    readers: list[tuple[TopicSpec, Reader]] = [
+        (catalogue.theta_updates_topic, theta.theta_reader(settings)),
+        (catalogue.feature_updates_topic, features.read_features),
+        (catalogue.kpi_updates_topic, kpi.read_kpis),
+        (catalogue.topic_partials_topic, totals.read_topic_partial),
+        (catalogue.item_partials_topic, totals.read_item_partial),
+        (catalogue.item_params_topic, calibration.item_params_reader(settings)),
+        (catalogue.batch_abilities_topic, calibration.batch_ability_reader(settings)),
+        (catalogue.calibration_results_topic, calibration.read_calibration_result),
+    ]
+    for spec, read in readers:
+        add_agent(app, database, spec, read)
+    return database

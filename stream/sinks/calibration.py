@@ -1,0 +1,283 @@
+"""What calibrations leave in the database.
+
+- ``item-params``: parameters in force (mirt_item_params, question.meta.irt) and their history
+  (item_calibration); the manifest that ends a version marks its run as applied.
+- ``batch-abilities``: one row a learner and applied calibration in mirt_ability.
+- ``calibration-results``: every run, failed ones too, in mirt_fit_meta; alerts in drift_alerts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from schemas.calibration import (
+    BatchAbility,
+    CalibrationResult,
+    ItemParamsRecord,
+    ParamsManifest,
+)
+from schemas.codec import decode
+from stream.database import quoted
+from stream.settings import Settings
+from stream.sinks.consume import Reader
+from stream.sinks.theta import mirt_ability
+from stream.sinks.upsert import Batch, Column, Table
+
+__all__ = [
+    "MANIFEST_KEY",
+    "CalibrationAlert",
+    "applied_run",
+    "batch_ability_reader",
+    "drift_alerts",
+    "item_calibration",
+    "item_params_reader",
+    "mirt_fit_meta",
+    "mirt_item_params",
+    "question",
+    "read_calibration_result",
+]
+
+MANIFEST_KEY = b"\0manifest"
+"""Key on ``item-params`` of the record that ends a version."""
+
+_SOURCE = (
+    Column("source_partition", "int"),
+    Column("source_offset", "int"),
+    Column("params_version", "text"),
+)
+
+mirt_item_params = Table(
+    "mirt_item_params",
+    key=(Column("item_id", "text"),),
+    columns=(
+        Column("model", "text"),
+        Column("params", "json"),
+        Column("version", "text"),
+        Column("fitted_at", "ms"),
+        *_SOURCE,
+    ),
+    computed="fitted_at",
+)
+item_calibration = Table(
+    "item_calibration",
+    key=(Column("item_id", "text"), Column("version", "text")),
+    columns=(
+        Column("params", "json"),
+        Column("metrics", "json"),
+        Column("fitted_at", "ms"),
+        *_SOURCE,
+    ),
+    computed="fitted_at",
+)
+mirt_fit_meta = Table(
+    "mirt_fit_meta",
+    key=(Column("run_id", "text"),),
+    columns=(
+        # What its manifest says of a run came later than the result, whichever is read first.
+        Column("model_spec", "json", stored="joined"),
+        Column("metrics", "json", stored="merged"),
+        Column("fitted_at", "ms"),
+        Column("source_partition", "int"),
+        Column("source_offset", "int"),
+    ),
+    computed="fitted_at",
+)
+applied_run = Table(
+    "mirt_fit_meta",
+    key=(Column("run_id", "text"),),
+    columns=(
+        Column("model_spec", "json", stored="merged"),
+        Column("metrics", "json", stored="joined"),
+        Column("fitted_at", "ms", stored="kept"),
+        Column("params_version", "text"),
+    ),
+)
+"""The same table, as the manifest of an applied run writes to it."""
+
+drift_alerts = Table(
+    "drift_alerts",
+    key=(Column("alert_id", "text"),),
+    columns=(
+        Column("kind", "text"),
+        Column("run_id", "text"),
+        Column("item_id", "text"),
+        Column("detail", "text"),
+        Column("metrics", "json"),
+        Column("raised_at", "ms"),
+        Column("source_partition", "int"),
+        Column("source_offset", "int"),
+    ),
+    computed="raised_at",
+)
+
+
+class _QuestionTable(Table):
+    """``question``: the users' catalogue, to whose rows parameters are added; none is made."""
+
+    def statement(self, schema: str, types: Mapping[str, str]) -> str:
+        """Return the update of some questions' ``meta.irt`` from mirt_item_params.
+
+        From that table rather than from the record: it holds the newest, whoever wrote it.
+        """
+        super().statement(schema, types)  # for its complaint about missing columns
+        meta = "coalesce(q.meta::jsonb, '{}')"
+        return (
+            f"update {quoted(schema)}.question as q "  # noqa: S608 - quoted
+            f"set meta = jsonb_set({meta}, '{{irt}}', p.params::jsonb)::{types['meta']} "
+            f"from unnest($1::text[], $2::text[]) as x (id, meta) "
+            f"join {quoted(schema)}.mirt_item_params as p on p.item_id::text = x.id "
+            f"where q.id::text = x.id and jsonb_typeof({meta}) = 'object' "
+            f"and {meta} -> 'irt' is distinct from p.params::jsonb"
+        )
+
+
+question = _QuestionTable("question", (Column("id", "text"),), (Column("meta", "json"),))
+
+
+class CalibrationAlert(msgspec.Struct):
+    """``calibration-results``: something a person should look at.
+
+    Attributes
+    ----------
+    kind
+        ``refused``: the quality gates kept a run from being applied; ``item_drift``: an item's
+        parameters moved.
+    detail
+        What happened and what was kept.
+    """
+
+    run_id: str
+    request_id: str
+    kind: str
+    detail: str
+    raised_at: int
+    item_id: str | None = None
+    metrics: dict[str, Any] = msgspec.field(default_factory=dict)
+    type: Literal["alert"] = "alert"
+
+
+class _Kind(msgspec.Struct):
+    type: str
+
+
+def item_params_reader(settings: Settings) -> Reader:
+    """Return the reader of ``item-params``. Provisional parameters are no table's business."""
+
+    def read(record: Any, batch: Batch) -> None:
+        if record.key == MANIFEST_KEY:
+            _read_manifest(record, batch)
+            return
+        item = decode(record.value, ItemParamsRecord)
+        if item.provisional:
+            return
+        params = {"a": item.a, "b": item.b, "c": item.c}
+        made_at = record.timestamp
+        # This topic has one partition: its own offsets tell older from newer.
+        source = (record.partition, record.offset, item.version)
+        batch.add(
+            mirt_item_params,
+            (item.item_id, settings.mirt_model, params, item.version, made_at, *source),
+            record,
+        )
+        batch.add(
+            item_calibration,
+            (item.item_id, item.version, params, {"se_b": item.se_b}, made_at, *source),
+            record,
+        )
+        if settings.irt_update_question_meta:
+            batch.add(question, (item.item_id, None), record)
+
+    return read
+
+
+def _read_manifest(record: Any, batch: Batch) -> None:
+    manifest = decode(record.value, ParamsManifest)
+    if manifest.kind != "calibrated":
+        return
+    spec = {
+        "linking_constants": {
+            "slope": manifest.linking_slope,
+            "intercept": manifest.linking_intercept,
+            "method": manifest.linking_method,
+        },
+        "applied": True,
+        "version": manifest.version,
+    }
+    batch.add(
+        applied_run,
+        (manifest.run_id, spec, {}, manifest.published_at, manifest.version),
+        record,
+    )
+
+
+def batch_ability_reader(settings: Settings) -> Reader:
+    """Return the reader of ``batch-abilities``."""
+
+    def read(record: Any, batch: Batch) -> None:
+        ability = decode(record.value, BatchAbility)
+        batch.add(
+            mirt_ability,
+            (
+                *(ability.user_id, ability.version, ability.theta, ability.se),
+                *(settings.mirt_model, record.timestamp, ability.cut_time),
+                *(record.partition, record.offset, ability.version),
+            ),
+            record,
+        )
+
+    return read
+
+
+def read_calibration_result(record: Any, batch: Batch) -> None:
+    """Put a run's end, or an alert, into a batch; its abilities come on ``batch-abilities``."""
+    kind = decode(record.value, _Kind).type
+    if kind == "result":
+        _read_result(record, batch)
+    elif kind == "alert":
+        alert = decode(record.value, CalibrationAlert)
+        batch.add(
+            drift_alerts,
+            (
+                f"{alert.run_id or alert.request_id}:{alert.kind}:{alert.item_id or ''}",
+                *(alert.kind, alert.run_id, alert.item_id, alert.detail, alert.metrics),
+                *(alert.raised_at, record.partition, record.offset),
+            ),
+            record,
+        )
+
+
+def _read_result(record: Any, batch: Batch) -> None:
+    result = decode(record.value, CalibrationResult)
+    model_spec = _mapping(result.fit_meta.get("model_spec"), "model")
+    if "linking_constants" in result.fit_meta:
+        model_spec["linking_constants"] = result.fit_meta["linking_constants"]
+    metrics = _mapping(result.fit_meta.get("metrics"), "value") | {
+        "status": result.status,
+        "reason": result.reason,
+        "error": result.error,
+        "kind": result.kind,
+        "request_id": result.request_id,
+        "n_items": len(result.items),
+        "n_abilities": result.n_abilities,
+        "cut_time": result.cut_time,
+        "cut_offsets": result.cut_offsets,
+    }
+    batch.add(
+        mirt_fit_meta,
+        (
+            # A request that failed before a run began has none of its own.
+            *(result.run_id or result.request_id, model_spec, metrics),
+            *(result.finished_at, record.partition, record.offset),
+        ),
+        record,
+    )
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    """Return what the service sent as an object; anything else under a name."""
+    if isinstance(value, dict):
+        return dict(value)
+    return {} if value is None else {name: value}

@@ -1,0 +1,57 @@
+"""One role as a process: its app, its agents by plain import, its HTTP server."""
+
+from __future__ import annotations
+
+import logging
+from typing import NoReturn
+
+import faust
+import uvloop
+
+from stream.app import Role, ThetaApp, new_app
+from stream.lookup.server import Health, HttpServer
+from stream.settings import Settings
+
+__all__ = ["build", "run_role"]
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def build(role: Role, settings: Settings) -> ThetaApp:
+    """Make the app of a role with all its agents and services. Does no I/O."""
+    app = new_app(role, settings)
+    # Imported here: a role needs its own room only.
+    if role == "engine":
+        from stream.engine.engine import register as register_engine
+        from stream.lookup.theta import EngineHealth, add_theta_routes
+
+        engine = register_engine(app)
+        server = HttpServer(app, EngineHealth(engine))
+        add_theta_routes(server, engine)
+    elif role == "calibrator":
+        from stream.calibration.agents import register as register_calibrator
+
+        register_calibrator(app)
+        server = HttpServer(app, Health())
+    else:
+        from stream.sinks import register as register_sinks
+
+        register_sinks(app)
+        server = HttpServer(app, Health())
+    app.early_services.insert(0, server)
+    return app
+
+
+def run_role(role: Role, settings: Settings) -> NoReturn:
+    """Run a role until it is told to stop or crashes; exits non-zero after a crash."""
+    logging.basicConfig(level=settings.log_level.upper(), format=_LOG_FORMAT)
+    uvloop.install()
+    app = build(role, settings)
+    worker = faust.Worker(
+        app,
+        loglevel=settings.log_level,
+        override_logging=False,
+        redirect_stdouts=False,
+        quiet=True,
+    )
+    worker.execute_from_commandline()
