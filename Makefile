@@ -17,7 +17,7 @@ demo: $(STAMP) ## See it run: DATA=FILE for your attempts, KEEP=1 to stay up, R=
 	.venv/bin/thetastream demo $(if $(DATA),--data "$(DATA)") $(if $(KEEP),--keep) $(if $(R),--r)
 
 test: lint ## Check format, lint, types and imports, then run all tests (ARGS=... for pytest)
-	$(PY) -m pytest --doctest-modules $(SOURCES) $(ARGS)
+	$(PY) -m pytest $(ARGS)
 
 lint: $(STAMP) ## Check format, lint, types and the direction of imports
 	$(PY) -m ruff format --check .
@@ -52,7 +52,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@set -eu; \
 	if command -v uv >/dev/null 2>&1; then \
 		$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-			|| uv venv --quiet --clear --python '>=3.11,<3.14' .venv; \
+			|| { rm -rf .venv; uv venv --quiet --python '>=3.11,<3.14' .venv; }; \
 		echo "setup: installing the locked dependencies (uv)"; \
 		uv pip install --quiet --python $(PY) --no-deps --require-hashes -r requirements.lock; \
 		uv pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .; \

@@ -10,6 +10,8 @@ __all__ = [
     "BatchAbility",
     "CalibratedItem",
     "CalibrationAbilities",
+    "CalibrationAlert",
+    "CalibrationOutcome",
     "CalibrationRequest",
     "CalibrationResult",
     "ItemParamsRecord",
@@ -30,6 +32,12 @@ class CalibrationRequest(msgspec.Struct, omit_defaults=False):
         Attempts partition -> first offset that does not enter the fit.
     lookback_days, model
         As set when the request was made.
+    since
+        Records of ``attempts`` older than this (ingest time, epoch ms) hold nothing of the window.
+    responses
+        Attempts that counted up to the cut, over the whole log.
+    waiting_items
+        Items without calibrated parameters that have enough responses, and how many.
     """
 
     request_id: str
@@ -41,6 +49,9 @@ class CalibrationRequest(msgspec.Struct, omit_defaults=False):
     lookback_days: int
     requested_at: int
     detail: str = ""
+    since: int = 0
+    responses: int = 0
+    waiting_items: dict[str, int] = msgspec.field(default_factory=dict)
     schema_version: int = 1
 
 
@@ -70,7 +81,21 @@ class CalibrationAbilities(msgspec.Struct):
 
 
 class CalibrationResult(msgspec.Struct):
-    """``calibration-results``: the end of a request, after all its ability parts."""
+    """``calibration-results``: the end of a request, after all its ability parts.
+
+    Attributes
+    ----------
+    request_offset
+        Offset of the request that this answers: a repeat of it that comes later is another.
+    cut_time
+        Latest event time before the cut, epoch ms.
+    n_observations, n_learners
+        What entered the fit.
+    tagged_anchors, fixed_anchors
+        Items tagged as anchors among those fitted; those of them whose parameters were fixed.
+    warnings
+        What a person should know of the fit, although it succeeded.
+    """
 
     run_id: str
     request_id: str
@@ -85,12 +110,87 @@ class CalibrationResult(msgspec.Struct):
     n_abilities: int = 0
     fit_meta: dict[str, Any] = msgspec.field(default_factory=dict)
     error: str = ""
+    request_offset: int = -1
+    n_observations: int = 0
+    n_learners: int = 0
+    tagged_anchors: list[str] = msgspec.field(default_factory=list)
+    fixed_anchors: list[str] = msgspec.field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
     type: Literal["result"] = "result"
     schema_version: int = 1
 
 
+class CalibrationOutcome(msgspec.Struct):
+    """``calibration-results``: what became of a result; published with the parameters, or alone.
+
+    Attributes
+    ----------
+    status
+        ``refused``: a quality gate failed, the old parameters stay; ``dry_run``: only reported.
+    reasons
+        Why it was refused, a sentence each.
+    version, sequence
+        Of the publication on ``item-params``; "" and 0 unless applied.
+    slope, intercept
+        Linking constants: theta* = slope theta + intercept, b* = slope b + intercept, a* = a/slope.
+    se_slope, se_intercept
+        Their standard errors; 0 where they are so by definition, None where not known.
+    method
+        ``reference`` (this fit defines the scale), ``fixed_anchors``, or the linking method.
+    n_common, dropped
+        Items the link rests on, and common items left out because they drifted.
+    """
+
+    run_id: str
+    request_id: str
+    kind: str
+    status: Literal["applied", "refused", "dry_run"]
+    reasons: list[str]
+    warnings: list[str]
+    version: str
+    sequence: int
+    slope: float
+    intercept: float
+    se_slope: float | None
+    se_intercept: float | None
+    method: str
+    n_common: int
+    dropped: list[str]
+    n_items: int
+    n_abilities: int
+    cut_time: int
+    decided_at: int
+    type: Literal["outcome"] = "outcome"
+    schema_version: int = 1
+
+
+class CalibrationAlert(msgspec.Struct):
+    """``calibration-results``: something a person should look at.
+
+    Attributes
+    ----------
+    kind
+        ``refused``: a quality gate kept a run from being applied; ``item_drift``: an item has
+        moved against the other common items.
+    detail
+        What happened and what was kept.
+    """
+
+    run_id: str
+    request_id: str
+    kind: str
+    detail: str
+    raised_at: int
+    item_id: str | None = None
+    metrics: dict[str, Any] = msgspec.field(default_factory=dict)
+    type: Literal["alert"] = "alert"
+
+
 class ItemParamsRecord(msgspec.Struct, gc=False):
-    """``item-params`` (key item_id, compacted): parameters in force, on the reference scale."""
+    """``item-params`` (key item_id, compacted): parameters in force, on the reference scale.
+
+    ``n`` is the number of responses they rest on, 0 where not known.
+    """
 
     item_id: str
     a: float
@@ -99,6 +199,7 @@ class ItemParamsRecord(msgspec.Struct, gc=False):
     se_b: float
     version: str
     provisional: bool = False
+    n: int = 0
 
 
 class ParamsManifest(msgspec.Struct):

@@ -9,7 +9,15 @@ from asyncpg.exceptions import ClientConfigurationError, PostgresError
 
 from stream.errors import DatabaseSchemaError, DatabaseUnavailableError, StreamError
 
-__all__ = ["CONNECT_TIMEOUT_S", "SESSION", "convert_error", "quoted", "refuses_row", "shown"]
+__all__ = [
+    "CONNECT_TIMEOUT_S",
+    "SESSION",
+    "convert_error",
+    "quoted",
+    "refuses_row",
+    "said",
+    "shown",
+]
 
 CONNECT_TIMEOUT_S = 10.0
 """Seconds after which an address that does not answer counts as away."""
@@ -17,9 +25,10 @@ CONNECT_TIMEOUT_S = 10.0
 SESSION: dict[str, str] = {"timezone": "UTC", "application_name": "thetastream"}
 """Settings of every session. UTC: some users' tables have `timestamp` without a zone."""
 
-_ROW_CLASSES = ("22", "23", "44", "54", "P0")
-"""SQLSTATE classes by which PostgreSQL refuses a row for what it holds: data exception, broken
-constraint, check option of a view, a limit exceeded, and a trigger's own refusal."""
+_ROW_CLASSES = ("21", "22", "23", "44", "54", "P0")
+"""SQLSTATE classes by which PostgreSQL refuses a row for what it holds: two rows of a batch with
+one key (after a cast: "1" and "01" in a users' bigint column), a data exception, a broken
+constraint, the check option of a view, a limit exceeded, and a trigger's own refusal."""
 
 _SCHEMA_CLASSES = ("42", "3D", "3F")
 """SQLSTATE classes that no waiting mends by itself: a missing table, column, right or database."""
@@ -50,25 +59,29 @@ def convert_error(error: BaseException, database_url: str) -> StreamError:
         state = _state(error)
         if state.startswith("28"):
             return DatabaseUnavailableError(
-                f"PostgreSQL at {where} does not let us in: {error}. Check the user and password "
-                "in DATABASE_URL."
+                f"PostgreSQL at {where} does not let us in: {said(error)}. "
+                "Check the user and password in DATABASE_URL."
             )
         if state.startswith(_SCHEMA_CLASSES):
             return DatabaseSchemaError(
-                f"{error}. If a table or column is missing, run `thetastream migrate`."
+                f"{said(error)}. If a table or column is missing, run `thetastream migrate`."
             )
     elif isinstance(error, ClientConfigurationError):
         return DatabaseUnavailableError(
-            f"DATABASE_URL={where} cannot be read: {error}. "
+            f"DATABASE_URL={where} cannot be read: {said(error)}. "
             "Give postgresql://user:password@host:port/database."
         )
-    what = str(error) or type(error).__name__
-    return DatabaseUnavailableError(f"PostgreSQL at {where} cannot be used: {what}.")
+    return DatabaseUnavailableError(f"PostgreSQL at {where} cannot be used: {said(error)}.")
 
 
 def quoted(name: str) -> str:
     """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def said(error: BaseException) -> str:
+    """Return an error's message in one line without a full stop; its class where it has none."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def shown(database_url: str) -> str:

@@ -15,10 +15,10 @@ from asyncpg.exceptions import (
     UniqueViolationError,
 )
 
-from stream.database import CONNECT_TIMEOUT_S, SESSION, convert_error, quoted
+from stream.database import CONNECT_TIMEOUT_S, SESSION, convert_error, quoted, said
 from stream.errors import MigrationError
 
-__all__ = ["MIGRATIONS_TABLE", "Migration", "migrate", "migrations"]
+__all__ = ["MIGRATIONS_TABLE", "Migration", "migrate", "migrations", "pending_migrations"]
 
 MIGRATIONS_TABLE = "thetastream_migrations"
 """Where applied files are recorded, in the schema they were applied to."""
@@ -102,6 +102,30 @@ async def migrate(database_url: str, schema: str = "public") -> list[str]:
         await connection.close(timeout=CONNECT_TIMEOUT_S)
 
 
+async def pending_migrations(database_url: str, schema: str = "public") -> list[str]:
+    """Return the files not yet applied to a schema, without changing anything.
+
+    Raises
+    ------
+    DatabaseUnavailableError
+        PostgreSQL cannot be reached or does not let us in.
+    """
+    table = f"{quoted(schema)}.{MIGRATIONS_TABLE}"
+    try:
+        connection = await asyncpg.connect(
+            database_url, timeout=CONNECT_TIMEOUT_S, server_settings=SESSION
+        )
+        try:
+            exists = await connection.fetchval("select to_regclass($1) is not null", table)
+            rows = await connection.fetch(f"select name from {table}") if exists else []  # noqa: S608
+        finally:
+            await connection.close(timeout=CONNECT_TIMEOUT_S)
+    except (PostgresError, InterfaceError, OSError, ValueError) as error:
+        raise convert_error(error, database_url) from error
+    applied = {row["name"] for row in rows}
+    return [one.name for one in migrations() if one.name not in applied]
+
+
 async def _apply(connection: asyncpg.Connection, schema: str, migration: Migration) -> bool:
     """Apply one file unless it is recorded as applied; tell whether it was."""
     table = f"{quoted(schema)}.{MIGRATIONS_TABLE}"
@@ -134,7 +158,7 @@ async def _apply(connection: asyncpg.Connection, schema: str, migration: Migrati
             return True
     except PostgresError as error:
         raise MigrationError(
-            f"schemas/sql/{migration.name} could not be applied to schema {schema}: {error}. "
+            f"schemas/sql/{migration.name} could not be applied to schema {schema}: {said(error)}. "
             "It changed nothing; the files before it stay applied. " + _advice(error)
         ) from error
 

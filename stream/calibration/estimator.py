@@ -218,11 +218,17 @@ class _Em:
         moments = self.marginal.e_step(*log_probabilities(*curves(items), theta))
         objective = moments.loglik + self._log_prior(items)
         items = maximise(items, self.free, moments, theta, self.priors, self.common_slope)
+        first = float(moments.node_share @ self.marginal.nodes)
+        second = float(moments.node_share @ self.marginal.nodes**2)
+        spread = math.sqrt(max(second - first * first, 1e-6))
         if self.anchored:
-            first = float(moments.node_share @ self.marginal.nodes)
-            second = float(moments.node_share @ self.marginal.nodes**2)
             mean += sd * first
-            log_sd += 0.5 * math.log(max(second - first * first, 1e-6))
+            log_sd += math.log(spread)
+        else:
+            # The group found is the unit: without this the priors of many items would
+            # outvote few learners about the scale. It also speeds the EM up.
+            items = items + [math.log(spread), 0.0, 0.0]
+            items[:, 1] = (items[:, 1] - first) / spread
         return self.inside(np.concatenate([items.ravel(), [mean, log_sd]])), objective
 
     def _log_prior(self, items: FloatArray) -> float:

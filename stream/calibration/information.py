@@ -76,7 +76,7 @@ def standard_errors(
     theta = mean + sd * marginal.nodes
     wrong, right = log_probabilities(*curves(items), theta)
     moments = marginal.e_step(wrong, right)
-    _, complete = derivatives(items, moments, theta)
+    complete = derivatives(items, moments, theta).observed
     _, prior = priors.derivatives(items, priors.centres(items, common_slope))
     if common_slope:
         prior[:, 0] /= max(1, int(free[:, 0].sum()))

@@ -5,6 +5,7 @@ Items are rows (log a, b, logit c) of an (n_items, 3) array; a mask says which m
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ __all__ = [
     "at_bound",
     "clip",
     "curves",
+    "Derivatives",
     "derivatives",
     "maximise",
     "score_parts",
@@ -149,21 +151,50 @@ def score_parts(
     return p, (by_x * x, by_x * -a[:, None], c[:, None] / p)
 
 
-def derivatives(
-    items: FloatArray, moments: Moments, theta: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Expected score (n_items, 3) and complete-data information (n_items, 3, 3)."""
+class Derivatives(NamedTuple):
+    """Of the expected complete-data log-likelihood, by (log a, b, logit c)."""
+
+    score: FloatArray
+    """(n_items, 3)."""
+    expected: FloatArray
+    """(n_items, 3, 3) Fisher information: positive semi-definite, the scale of a step."""
+    observed: FloatArray
+    """(n_items, 3, 3) negative second derivatives: the curvature itself."""
+
+
+def derivatives(items: FloatArray, moments: Moments, theta: FloatArray) -> Derivatives:
+    """First and second derivatives, all items at once."""
+    a, _, c = curves(items)
     p, parts = score_parts(items, theta)
-    n = moments.right + moments.wrong
-    residual = moments.right - n * p
+    right, wrong = moments.right, moments.wrong
+    by_x, guess = parts[1] / -a[:, None], c[:, None]
+    rise = by_x * p
+    n = right + wrong
     weight = n * p * (1.0 - p)
+    residual = right - n * p
     score = np.stack([(residual * part).sum(axis=1) for part in parts], axis=1)
-    information = np.empty((len(items), 3, 3))
+    # Second derivatives of log P and log Q in x = a (theta - b) and in logit c.
+    fall = 1.0 - rise
+    right_x, right_c = by_x * (1.0 - guess) * fall, parts[2] * fall * (1.0 - guess)
+    xx = right * right_x * (1.0 - 2.0 * rise - right_x) - wrong * rise * fall
+    cc = right * right_c * (1.0 - 2.0 * guess - right_c) - wrong * guess * (1.0 - guess)
+    xc = -right * right_x * (guess + right_c)
+    x = np.divide(parts[0], by_x, out=np.zeros_like(by_x), where=by_x > 0.0)
+    inner = (x, np.broadcast_to(-a[:, None], x.shape))
+    expected, observed = np.empty((2, len(items), 3, 3))
     for i in range(3):
         for j in range(i + 1):
-            information[:, i, j] = (weight * parts[i] * parts[j]).sum(axis=1)
-            information[:, j, i] = information[:, i, j]
-    return score, information
+            if i < 2:
+                curved = xx * inner[i] * inner[j]
+            else:
+                curved = xc * inner[j] if j < 2 else cc
+            expected[:, i, j] = expected[:, j, i] = (weight * parts[i] * parts[j]).sum(axis=1)
+            observed[:, i, j] = observed[:, j, i] = -curved.sum(axis=1)
+    # x bends in its own parameters: d2x / dlog a2 = x, d2x / dlog a db = -a.
+    observed[:, 0, 0] -= score[:, 0]
+    observed[:, 0, 1] -= score[:, 1]
+    observed[:, 1, 0] -= score[:, 1]
+    return Derivatives(score, expected, observed)
 
 
 def maximise(
@@ -177,7 +208,7 @@ def maximise(
 ) -> FloatArray:
     """Return item parameters with a higher expected log-posterior.
 
-    Fisher scoring with the step of each item cut until it gains: a generalised M-step, so
+    Newton steps, with the step of each item cut until it gains: a generalised M-step, so
     that the EM's ascent holds.
 
     Parameters
@@ -213,34 +244,52 @@ def maximise(
 
     value = gain(items)
     for _ in range(rounds):
-        score, information = derivatives(items, moments, theta)
+        score, expected, observed = derivatives(items, moments, theta)
         first, second = priors.derivatives(items, centres)
         score = np.where(free, score + share * first, 0.0)
-        information = np.where(free[:, :, None] & free[:, None, :], information, 0.0)
+        both_free = free[:, :, None] & free[:, None, :]
         # The ridge is for items without any information in some direction: no step there.
-        information += np.eye(3) * np.where(free, share * second + 1e-9, 1.0)[:, :, None]
-        step = _common_step(score, information, free) if common_slope else _step(score, information)
-        step = np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
-        scale = np.ones((len(items), 1))
-        for _ in range(8):
-            trial = clip(items + scale * step, free)
-            reached = gain(trial)
-            worse = reached < value - 1e-9 * (1.0 + np.abs(value))
-            if not worse.any():
-                break
-            scale[worse] *= 0.25
+        ridge = np.eye(3) * np.where(free, share * second + 1e-9, 1.0)[:, :, None]
+        expected = np.where(both_free, expected, 0.0) + ridge
+        if common_slope:
+            step = _common_step(score, expected, free)
         else:
-            scale[worse] = 0.0
-            trial = clip(items + scale * step, free)
+            step = _step(score, expected, np.where(both_free, observed, 0.0) + ridge)
+        step = np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
+        # Ask for a fair share of the gain the slope promises (Armijo): steps that only
+        # just gain may undo each other for ever.
+        promised = (score * step).sum(axis=1)
+        if common_slope:
+            promised = np.broadcast_to(promised.sum(), promised.shape)
+        scale = np.ones(len(items))
+        for _ in range(10):
+            trial = clip(items + scale[:, None] * step, free)
+            reached = gain(trial)
+            short = reached < value + 0.1 * scale * promised - 1e-9 * (1.0 + np.abs(value))
+            if not short.any():
+                break
+            scale[short] *= 0.4
+        else:
+            scale[short] = 0.0
+            trial = clip(items + scale[:, None] * step, free)
             reached = gain(trial)
         items, value = trial, reached
-        if np.max(np.abs(scale * step), initial=0.0) < 1e-6:
+        if np.max(np.abs(scale[:, None] * step), initial=0.0) < 1e-6:
             break
     return items
 
 
-def _step(score: FloatArray, information: FloatArray) -> FloatArray:
-    return np.asarray(np.linalg.solve(information, score[:, :, None])[:, :, 0])
+def _step(score: FloatArray, expected: FloatArray, observed: FloatArray) -> FloatArray:
+    """Newton step of each item, (n_items, 3).
+
+    The observed curvature is taken in units of the expected one, so that its eigenvalues
+    are about 1, and kept positive there: a ridge of the 3PL may curve upwards.
+    """
+    root = np.linalg.inv(np.linalg.cholesky(expected))
+    values, vectors = np.linalg.eigh(root @ observed @ root.transpose(0, 2, 1))
+    axes = root.transpose(0, 2, 1) @ vectors
+    along = (axes.transpose(0, 2, 1) @ score[:, :, None])[:, :, 0] / np.maximum(values, 0.25)
+    return np.asarray((axes @ along[:, :, None])[:, :, 0])
 
 
 def _common_step(score: FloatArray, information: FloatArray, free: NDArray[np.bool_]) -> FloatArray:

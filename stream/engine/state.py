@@ -58,7 +58,7 @@ class DeadLetter:
 
 @dataclass(slots=True)
 class TopicTotals:
-    """One partition's totals of a topic: valid attempts, correct, learners seen."""
+    """One partition's totals of a topic: valid attempts, correct, learners with one or more."""
 
     attempts: int = 0
     correct: int = 0
@@ -247,7 +247,7 @@ class PartitionState:
                 topic.folded,
                 b_variance,
             )
-            self._count_topic(event.topic_id, 1, correct, topic.folded == 0)
+            self._count_topic(event.topic_id, 1, correct, int(topic.attempts == 0))
             topic.folded += 1
             topic.attempts += 1
             topic.correct += correct
@@ -307,7 +307,8 @@ class PartitionState:
         if topic is not None:
             topic.attempts += attempts
             topic.correct += correct
-            self._count_topic(topic.topic_id, attempts, correct, False)
+            gone = attempts < 0 and topic.attempts == 0
+            self._count_topic(topic.topic_id, attempts, correct, -int(gone))
         self._count_item(event.item_id, attempts, correct)
         day.append(attempt, 0, NO_RESPONSE_TIME, 0, NO_TOPIC, OPERATION)
         if day.day == learner.latest_ms // DAY_MS:
@@ -347,13 +348,13 @@ class PartitionState:
             theta, variance = ability.topic_ability(learner.g, learner.vg, t.d0, t.s, t.r)
             day.snapshot_topic(topic_index, theta - learner.shift, variance)
 
-    def _count_topic(self, topic_id: str, attempts: int, correct: int, new_learner: bool) -> None:
+    def _count_topic(self, topic_id: str, attempts: int, correct: int, learners: int) -> None:
         totals = self.topics.get(topic_id)
         if totals is None:
             totals = self.topics[topic_id] = TopicTotals()
         totals.attempts += attempts
         totals.correct += correct
-        totals.learners += new_learner
+        totals.learners += learners
         self.changed_topics.add(topic_id)
 
     def _count_item(self, item_id: str, attempts: int, correct: int) -> ItemTotals:

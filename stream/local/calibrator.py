@@ -46,17 +46,15 @@ class LocalCalibrator(LocalService):
 
     @property
     def token(self) -> str:
-        """The Bearer token that the service asks for."""
-        return (self.home / "token").read_text().strip()
-
-    @property
-    def has_token(self) -> bool:
-        """Whether a first start has made the token."""
-        return (self.home / "token").exists()
+        """The Bearer token that the service asks for; empty before the first start."""
+        try:
+            return (self.home / "token").read_text().strip()
+        except FileNotFoundError:
+            return ""
 
     def prepare(self) -> None:
         """Write the token down, or make one once."""
-        if self._given_token or not self.has_token:
+        if self._given_token or not self.token:
             token = self._given_token or secrets.token_urlsafe(24)
             write_atomically(self.home / "token", token + "\n", mode=0o600)
 

@@ -178,9 +178,7 @@ async def _fetch_value(url: str, sql: str) -> object:
     from asyncpg.exceptions import InterfaceError, PostgresError
 
     try:
-        connection = await asyncpg.connect(  # type: ignore[no-untyped-call]
-            url, timeout=5, ssl=False
-        )
+        connection = await asyncpg.connect(url, timeout=5, ssl=False)
         try:
             return await connection.fetchval(sql)
         finally:

@@ -137,13 +137,23 @@ class LocalService(ABC):
         -------
         bool
             True when it was started now.
+
+        Raises
+        ------
+        LocalStackError
+            Its directory cannot be used, or the program cannot be started.
         """
-        self.home.mkdir(parents=True, exist_ok=True)
-        if self.process() is not None:
-            return False
-        self._choose_ports()
-        self.prepare()
-        self._spawn()
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            if self.process() is not None:
+                return False
+            self._choose_ports()
+            self.prepare()
+            self._spawn()
+        except OSError as err:
+            raise LocalStackError(
+                f"the local {self.name} cannot use its directory {self.home}: {err}"
+            ) from err
         return True
 
     def wait_ready(self) -> None:

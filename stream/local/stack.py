@@ -127,11 +127,7 @@ class Stack:
             kafka_broker=self._address("kafka"),
             database_url=self._address("postgres"),
             r_irt_base_url=self._address("calibrator"),
-            r_irt_internal_token=(
-                self.calibrator.token
-                if own_calibrator and self.calibrator.has_token
-                else self._token
-            ),
+            r_irt_internal_token=(self.calibrator.token if own_calibrator else "") or self._token,
             thetastream_url=self._lookup_address(),
         )
 
@@ -260,8 +256,15 @@ class Stack:
 
     @contextmanager
     def _locked(self, progress: Progress) -> Iterator[None]:
-        self.state_dir.mkdir(parents=True, exist_ok=True)
-        with (self.state_dir / "lock").open("w") as lock:
+        try:
+            self.state_dir.mkdir(parents=True, exist_ok=True)
+            lock = (self.state_dir / "lock").open("w")
+        except OSError as err:
+            raise LocalStackError(
+                f"the state directory {self.state_dir} cannot be used: {err}. "
+                "Set THETASTREAM_STATE_DIR to one that can."
+            ) from err
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
+from asyncpg.exceptions import InterfaceError
 from mode import Service
 
-from stream.database import CONNECT_TIMEOUT_S, SESSION, convert_error, quoted, refuses_row
+from stream.database import CONNECT_TIMEOUT_S, SESSION, convert_error, quoted, refuses_row, said
 from stream.errors import DatabaseSchemaError
 from stream.settings import Settings
 from stream.sinks.metrics import (
@@ -98,7 +99,7 @@ class SinkDatabase(Service):
         if pool is not None:
             try:
                 await asyncio.wait_for(pool.close(), CONNECT_TIMEOUT_S)
-            except (TimeoutError, asyncpg.InterfaceError):
+            except (TimeoutError, InterfaceError):
                 pool.terminate()
 
     async def write(self, batch: Batch) -> None:
@@ -125,7 +126,7 @@ class SinkDatabase(Service):
                 await self._write(table, rows[half:])
                 return
             key = json.dumps(table.key_of(rows[0].values))
-            await self._set_aside(table.name, key, rows[0].record, f"{error}")
+            await self._set_aside(table.name, key, rows[0].record, said(error))
         else:
             SINK_ROWS.labels(table=table.name).inc(written)
             SINK_LAST_WRITE.labels(table=table.name).set(time.time())
@@ -182,12 +183,15 @@ class SinkDatabase(Service):
         """
         wait_s = FIRST_WAIT_S
         while True:
+            connected = False
             try:
                 pool = await self._connected()
                 async with pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+                    connected = True
                     return await operation(connection)
             except Exception as error:
-                if refuses_row(error):
+                # Before that it is never a row's fault, whatever the error looks like.
+                if connected and refuses_row(error):
                     raise
                 ours = convert_error(error, self._url)
                 SINK_FAILURES.labels(reason=type(ours).__name__).inc()

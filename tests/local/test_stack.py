@@ -21,6 +21,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from stream.local.addresses import read_stack_env
 from stream.local.stack import Stack, running_stack
 
+pytestmark = pytest.mark.integration
+
 FAKE_CALIBRATOR = (sys.executable, str(Path(__file__).with_name("fake_calibrator.py")))
 
 
@@ -170,6 +172,7 @@ def test_a_taken_port_is_replaced_and_down_leaves_nothing_running():
         first = stack.postgres.ports["port"]
         assert stack.down() == ["postgres"]
         with socket.socket() as thief:
+            thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             thief.bind(("127.0.0.1", first))
             thief.listen()
             stack.up()

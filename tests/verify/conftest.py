@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-COLUMNS = [
+COLUMNS = (
     "attempt_id",
     "user_id",
     "item_id",
@@ -21,7 +21,7 @@ COLUMNS = [
     "completed_at",
     "op",
     "supersedes",
-]
+)
 
 
 def ms(moment: str) -> int:

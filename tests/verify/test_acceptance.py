@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.sources.tidy_csv import COLUMNS
 from stream.verify.acceptance import Case, accept, settle
 from stream.verify.recompute import recompute
 
@@ -314,18 +315,7 @@ def test_records_keep_the_order_of_the_file(tmp_path):
     path = tmp_path / "long.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            [
-                "attempt_id",
-                "user_id",
-                "item_id",
-                "topic_id",
-                "correct",
-                "response_time_ms",
-                "hint_used",
-                "completed_at",
-            ]
-        )
+        writer.writerow(COLUMNS)
         writer.writerows((f"a{n}", "u", "i", "t", 1, "", "", 1000 + n) for n in range(400_000))
     with recompute(path) as expected:
         wrong = expected.con.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
+from itertools import pairwise
 from math import isclose, sqrt
 from statistics import mean, median, pstdev
 
@@ -16,7 +17,7 @@ DAY = 86_400_000
 
 
 def by_definition(attempts):
-    """Rows of both tables from accepted attempts (user, item, topic, correct, rt, hint, ms, valid)."""
+    """Both tables from attempts (user, item, topic, correct, time, hint, moment, valid)."""
     by_user = defaultdict(list)
     for user, *rest in attempts:
         by_user[user].append(rest)
@@ -90,12 +91,9 @@ def weekly_of(rows, as_of):
     if not whole:
         return improvement, pace, recovery, None, None, n_recent
     moments = sorted(r[5] for r in whole)
-    sessions = 1 + sum(
-        b - a > 30 * 60_000 or a // DAY != b // DAY
-        for a, b in zip(moments, moments[1:], strict=False)
-    )
+    sessions = 1 + sum(b - a > 30 * 60_000 or a // DAY != b // DAY for a, b in pairwise(moments))
     active = sorted({moment // DAY for moment in moments})
-    gaps = [b - a for a, b in zip(active, active[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(active)]
     regularity = 1 / (1 + pstdev(gaps) / mean(gaps)) if len(active) >= 3 else 0
     engagement = 0.5 * min(1, sessions / 28) + 0.5 * regularity
     slipping = (

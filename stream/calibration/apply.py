@@ -1,0 +1,222 @@
+"""From a result to one versioned publication: gates, linking, parameters, abilities, outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isfinite
+
+from schemas.calibration import (
+    BatchAbility,
+    CalibratedItem,
+    CalibrationAlert,
+    CalibrationOutcome,
+    CalibrationResult,
+    ItemParamsRecord,
+    ParamsManifest,
+)
+from schemas.codec import encode
+from stream.calibration.gates import failed_gates, is_well_determined
+from stream.calibration.link import Link, link_to_reference
+from stream.calibration.state import MANIFEST_KEY, Ability, ParamsInForce
+from stream.errors import LinkingError
+from stream.kafka.transaction import Outgoing
+from stream.settings import Settings
+from topics.catalogue import (
+    batch_abilities_topic,
+    calibration_results_topic,
+    item_params_topic,
+)
+
+__all__ = ["decide", "linked_items"]
+
+
+def decide(
+    result: CalibrationResult,
+    abilities: list[Ability],
+    params: ParamsInForce,
+    settings: Settings,
+    now_ms: int,
+) -> list[Outgoing]:
+    """Decide on a result that succeeded.
+
+    Parameters
+    ----------
+    result, abilities
+        As they came, on the scale of the fit.
+    params
+        In force now; not changed.
+    settings
+        Thresholds, and DRY_RUN.
+    now_ms
+        Wall clock, epoch ms.
+
+    Returns
+    -------
+    list
+        What to publish as one transaction: parameters, abilities, the outcome, alerts and, last,
+        the manifest that brings the version into force; or the outcome and an alert alone.
+    """
+    reasons = failed_gates(result, len(abilities), settings)
+    if any(not (isfinite(theta) and isfinite(se)) for _, theta, se in abilities):
+        reasons.append("It has abilities that are not finite.")
+    link: Link | None = None
+    items: list[ItemParamsRecord] = []
+    sequence = params.sequence + 1
+    version = f"irt-{sequence}-{result.request_id[:8]}"
+    if not reasons:
+        try:
+            link = link_to_reference(result, params.calibrated())
+        except LinkingError as error:
+            reasons.append(f"It cannot be linked to the reference scale: {error}")
+        else:
+            items = linked_items(result.items, link, params, version)
+            if all(item.provisional for item in items):
+                reasons.append("No item is determined well enough.")
+    applied = not reasons and not settings.dry_run
+    outcome = CalibrationOutcome(
+        run_id=result.run_id,
+        request_id=result.request_id,
+        kind=result.kind,
+        status="applied" if applied else "refused" if reasons else "dry_run",
+        reasons=reasons,
+        warnings=[*result.warnings, *(link.warnings if link else ())],
+        version=version if applied else "",
+        sequence=sequence if applied else 0,
+        slope=link.slope if link else 1.0,
+        intercept=link.intercept if link else 0.0,
+        se_slope=link.se_slope if link else None,
+        se_intercept=link.se_intercept if link else None,
+        method=link.method if link else "none",
+        n_common=len(link.common) if link else 0,
+        dropped=sorted(link.dropped) if link else [],
+        n_items=len(items) if applied else 0,
+        n_abilities=len(abilities) if applied else 0,
+        cut_time=result.cut_time,
+        decided_at=now_ms,
+    )
+    told = [outcome, *_alerts(result, outcome, now_ms)]
+    key = result.request_id.encode()
+    messages = [Outgoing(calibration_results_topic.name, key, encode(record), 0) for record in told]
+    if applied and link is not None:
+        return [
+            *_item_messages(items),
+            *_ability_messages(abilities, link, result, version),
+            *messages,
+            _manifest(result, link, outcome, now_ms),
+        ]
+    return messages
+
+
+def linked_items(
+    fitted: Iterable[CalibratedItem], link: Link, params: ParamsInForce, version: str
+) -> list[ItemParamsRecord]:
+    """Return the records of a version: a* = a / slope, b* = slope b + intercept.
+
+    Anchors that the link rests on keep their parameters: they are what holds the scale. Of an
+    item that the fit hardly determines, calibrated parameters in force stay as they are; without
+    such it becomes provisional, that is uncertain.
+    """
+    records = []
+    for item in fitted:
+        in_force = params.items.get(item.item_id)
+        calibrated = in_force is not None and not in_force.provisional
+        determined = is_well_determined(item) or item.item_id in link.fixed
+        if in_force is not None and calibrated and item.item_id in link.anchors:
+            records.append(
+                ItemParamsRecord(
+                    item_id=item.item_id,
+                    a=in_force.a,
+                    b=in_force.b,
+                    c=in_force.c,
+                    se_b=in_force.se_b,
+                    version=version,
+                    n=in_force.n,
+                )
+            )
+        elif determined or not calibrated:
+            records.append(
+                ItemParamsRecord(
+                    item_id=item.item_id,
+                    a=item.a / link.slope,
+                    b=link.slope * item.b + link.intercept,
+                    c=item.c,
+                    se_b=link.slope * (item.se_b or 0.0),
+                    version=version,
+                    provisional=not determined,
+                    n=item.n or 0,
+                )
+            )
+    return records
+
+
+def _item_messages(items: list[ItemParamsRecord]) -> list[Outgoing]:
+    return [Outgoing(item_params_topic.name, i.item_id.encode(), encode(i), 0) for i in items]
+
+
+def _ability_messages(
+    abilities: list[Ability], link: Link, result: CalibrationResult, version: str
+) -> list[Outgoing]:
+    return [
+        Outgoing(
+            batch_abilities_topic.name,
+            user_id.encode(),
+            encode(
+                BatchAbility(
+                    user_id=user_id,
+                    theta=link.slope * theta + link.intercept,
+                    se=link.slope * se,
+                    run_id=result.run_id,
+                    version=version,
+                    cut_time=result.cut_time,
+                )
+            ),
+        )
+        for user_id, theta, se in abilities
+    ]
+
+
+def _manifest(
+    result: CalibrationResult, link: Link, outcome: CalibrationOutcome, now_ms: int
+) -> Outgoing:
+    manifest = ParamsManifest(
+        version=outcome.version,
+        sequence=outcome.sequence,
+        kind="calibrated",
+        run_id=result.run_id,
+        n_items=outcome.n_items,
+        linking_slope=link.slope,
+        linking_intercept=link.intercept,
+        linking_method=link.method,
+        published_at=now_ms,
+    )
+    return Outgoing(item_params_topic.name, MANIFEST_KEY, encode(manifest), 0)
+
+
+def _alerts(
+    result: CalibrationResult, outcome: CalibrationOutcome, now_ms: int
+) -> list[CalibrationAlert]:
+    """Return what a person should look at: a refusal, and each item that drifted."""
+    alerts = []
+    if outcome.status == "refused":
+        alerts.append(
+            CalibrationAlert(
+                run_id=result.run_id,
+                request_id=result.request_id,
+                kind="refused",
+                detail=" ".join([*outcome.reasons, "The old parameters stay in force."]),
+                raised_at=now_ms,
+                metrics={"n_observations": result.n_observations, "n_learners": result.n_learners},
+            )
+        )
+    alerts.extend(
+        CalibrationAlert(
+            run_id=result.run_id,
+            request_id=result.request_id,
+            kind="item_drift",
+            detail="It moved against the other common items and was left out of the link.",
+            raised_at=now_ms,
+            item_id=item_id,
+        )
+        for item_id in outcome.dropped
+    )
+    return alerts

@@ -1,0 +1,325 @@
+"""The calibrator role: asks for calibrations, runs them, brings their results into force.
+
+Several processes may run; the one that Faust gives the single partition of
+``calibration-requests`` leads, the others stand by. Everything a leader publishes goes through one
+transactional id, so that a former leader that wakes up late is fenced.
+
+A leader acts on what the topics say and nothing else: a request without a result is run, a result
+without an outcome is decided. What was begun when a process died is therefore begun anew by the
+next, and a repeated record changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import msgspec
+from mode import Service
+
+from schemas.calibration import CalibrationRequest, CalibrationResult
+from schemas.codec import decode, encode
+from stream.app import ThetaApp
+from stream.calibration import apply, provisional, run, trigger
+from stream.calibration.run import Fitter
+from stream.calibration.state import CalibratorState
+from stream.calibration.trigger import DriftCheck
+from stream.errors import FencedError, PublishError
+from stream.kafka.admin import ensure_topics
+from stream.kafka.reader import Record, TailReader
+from stream.kafka.transaction import Outgoing, TransactionalPublisher
+from topics.catalogue import (
+    calibration_requests_topic,
+    calibration_results_topic,
+    item_params_topic,
+    item_partials_topic,
+    watermarks_topic,
+)
+
+__all__ = ["KINDS", "Calibrator"]
+
+logger = logging.getLogger(__name__)
+
+KINDS = ("irt",)
+"""Calibration kinds of this release."""
+
+
+class Calibrator(Service):
+    """Triggers, runs and applies calibrations while it leads.
+
+    Parameters
+    ----------
+    app
+        The calibrator role's Faust app.
+    fit
+        The calibration service.
+    drift
+        Looks at the item statistics for drift.
+    """
+
+    def __init__(self, app: ThetaApp, fit: Fitter, drift: DriftCheck | None = None) -> None:
+        super().__init__(loop=app.loop)
+        self.app = app
+        self.settings = app.settings
+        self.known = CalibratorState()
+        self.leading = False
+        self._fit = fit
+        self._drift = drift
+        self._publisher: TransactionalPublisher | None = None
+        self._publishing = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._work: asyncio.Task[None] | None = None
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._reader = TailReader(
+            self.settings,
+            {
+                item_partials_topic.name: self._on_partials,
+                item_params_topic.name: self._on_params,
+                watermarks_topic.name: self._on_watermarks,
+            },
+            on_failure=self._crash_soon,
+        )
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def on_start(self) -> None:
+        """Make missing topics and begin to follow item totals and parameters."""
+        trigger.parse_schedule(self.settings.calibration_schedule)
+        await ensure_topics(self.settings)
+        self._reader.start()
+
+    async def on_stop(self) -> None:
+        """Stop leading; a fit that is under way is begun anew by the next leader."""
+        await self.stand_by()
+        await self._reader.stop()
+
+    async def lead(self) -> None:
+        """Take over: fence a leader before, learn from the topics what it knew, go on."""
+        if not self.leading:
+            await self._guarded(self._take_over())
+
+    async def _take_over(self) -> None:
+        publisher = TransactionalPublisher(self.settings, "calibrator")
+        # Fence first: only then nobody else can add to what is about to be read.
+        await publisher.init()
+        history = TailReader(
+            self.settings,
+            {
+                calibration_requests_topic.name: self._on_old_requests,
+                calibration_results_topic.name: self._on_old_results,
+            },
+        )
+        history.start()
+        try:
+            await history.caught_up()
+        finally:
+            await history.stop()
+        await self._reader.caught_up()
+        self._publisher = publisher
+        self.leading = True
+        self._wake.set()
+        self._work = asyncio.create_task(self._guarded(self._work_on()))
+        logger.info(
+            "calibrator leads: %d responses, parameters %s, %d runs known",
+            self.known.totals.responses,
+            self.known.params.calibrated_version,
+            len(self.known.runs.by_request),
+        )
+
+    async def stand_by(self) -> None:
+        """Stop leading; harmless to repeat."""
+        self.leading = False
+        tasks = [task for task in (self._work, *self._running.values()) if task is not None]
+        self._work = None
+        self._running = {}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            await publisher.close()
+
+    # -- what the topics say -----------------------------------------------------------------
+
+    def add_request(self, value: bytes | None, offset: int) -> None:
+        """Take a record of ``calibration-requests``; what is no request is skipped."""
+        try:
+            request = decode(value or b"", CalibrationRequest)
+        except msgspec.DecodeError as error:
+            logger.warning("record %d of calibration-requests is no request: %s", offset, error)
+            return
+        if request.kind not in KINDS:
+            logger.warning(
+                "request %s asks for the unknown kind %r", request.request_id, request.kind
+            )
+            return
+        self.known.runs.add_request(request, offset)
+        self._wake.set()
+
+    def add_result(self, value: bytes | None) -> None:
+        """Take a record of ``calibration-results``; what is none is skipped."""
+        try:
+            self.known.runs.add_result_record(value)
+        except msgspec.DecodeError as error:
+            logger.warning("a record of calibration-results is skipped: %s", error)
+            return
+        self._wake.set()
+
+    def _on_old_requests(self, records: list[Record]) -> None:
+        for record in records:
+            self.add_request(record.value(), record.offset())
+
+    def _on_old_results(self, records: list[Record]) -> None:
+        for record in records:
+            self.add_result(record.value())
+
+    def _on_partials(self, records: list[Record]) -> None:
+        _add_all(records, lambda record: self.known.add_partial(record.value()))
+
+    def _on_params(self, records: list[Record]) -> None:
+        _add_all(records, lambda record: self.known.params.add(record.key(), record.value()))
+
+    def _on_watermarks(self, records: list[Record]) -> None:
+        _add_all(records, lambda record: self.known.add_watermark(record.value()))
+
+    # -- work --------------------------------------------------------------------------------
+
+    async def ask_if_due(self) -> None:
+        """Publish a request if one is due; called by a timer."""
+        if not self.leading:
+            return
+        request = trigger.decide(
+            self.known, self.settings, int(time.time() * 1000), drift=self._drift
+        )
+        if request is None:
+            return
+        logger.info(
+            "calibration %s is asked for: %s (%s)",
+            *(request.request_id, request.reason, request.detail),
+        )
+        # Noted at once, so that the next tick does not ask again before it comes back.
+        self.known.runs.add_request(request)
+        key = request.kind.encode()
+        record = Outgoing(calibration_requests_topic.name, key, encode(request), 0)
+        await self._guarded(self._publish([record]))
+
+    async def publish_provisional(self) -> None:
+        """Publish the difficulties of new items that are due; called by a timer."""
+        if self.leading:
+            await self._guarded(self._publish_provisional())
+
+    async def _publish_provisional(self) -> None:
+        totals, params = self.known.totals, self.known.params
+        if not provisional.due_difficulties(totals, params):
+            return
+        async with self._publishing:
+            await self._reader.caught_up()
+            due = provisional.due_difficulties(totals, params)
+            if due:
+                now_ms = int(time.time() * 1000)
+                await self._publish(
+                    provisional.publication(due, totals, params.sequence + 1, now_ms)
+                )
+                logger.info("%d provisional difficulties published", len(due))
+
+    async def _work_on(self) -> None:
+        """Run what is unanswered and decide what is undecided, whenever something came."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for kind in KINDS:
+                await self._start_next(kind)
+            for result in self.known.runs.undecided():
+                await self._decide(result)
+
+    async def _start_next(self, kind: str) -> None:
+        """Start the newest unanswered request of a kind unless one is running."""
+        if kind in self._running:
+            return
+        waiting = self.known.runs.unanswered(kind)
+        if not waiting:
+            return
+        *overtaken, newest = waiting
+        for old in overtaken:
+            await self._tell(run.superseded(old.request, old.offset, newest.request))
+        work = self._run(newest.request, newest.offset)
+        self._running[kind] = asyncio.create_task(self._guarded(work))
+
+    async def _run(self, request: CalibrationRequest, offset: int) -> None:
+        """Answer a request, in a task of its own: a fit is never awaited by an agent."""
+        try:
+            messages = await run.calibrate(
+                self.settings,
+                request,
+                offset,
+                self._fit,
+                has_reference=bool(self.known.params.calibrated()),
+            )
+            await self._tell(messages)
+        finally:
+            self._running.pop(request.kind, None)
+            self._wake.set()
+
+    async def _decide(self, result: CalibrationResult) -> None:
+        """Apply a result, or refuse it; parameters, abilities and the outcome become one."""
+        async with self._publishing:
+            # The version before must be known whole: its number and its parameters are built on.
+            await self._reader.caught_up()
+            parts = self.known.runs.abilities.get(result.run_id, {})
+            abilities = [ability for _, part in sorted(parts.items()) for ability in part]
+            publication = await asyncio.to_thread(
+                apply.decide,
+                result,
+                abilities,
+                self.known.params,
+                self.settings,
+                int(time.time() * 1000),
+            )
+            await self._tell(publication)
+
+    async def _tell(self, messages: list[Outgoing]) -> None:
+        """Publish, and know at once what was published: it comes back only later."""
+        await self._publish(messages)
+        for message in messages:
+            if message.topic == calibration_results_topic.name:
+                self.add_result(message.value)
+
+    async def _publish(self, messages: list[Outgoing]) -> None:
+        if self._publisher is None:
+            raise PublishError("This process does not lead any more; nothing was published.")
+        await self._publisher.publish(messages)
+
+    # -- trouble -----------------------------------------------------------------------------
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something; end the process when it was fenced or cannot publish while leading."""
+        try:
+            await work
+        except PublishError as error:
+            if self.leading:
+                self._crash_soon(error)
+        except Exception as error:
+            self._crash_soon(error)
+
+    def _crash_soon(self, error: BaseException) -> None:
+        """End the process with a non-zero status; the next leader goes on from the topics."""
+        level = logging.WARNING if isinstance(error, FencedError) else logging.ERROR
+        logger.log(level, "calibrator stops: %s", error, exc_info=error)
+        self.leading = False
+        self._crashing = asyncio.ensure_future(self.app.crash(error))
+
+
+def _add_all(records: Iterable[Record], add: Callable[[Record], None]) -> None:
+    """Add records; one that cannot be read is skipped with a warning."""
+    for record in records:
+        with contextlib.suppress(msgspec.DecodeError):
+            add(record)
+            continue
+        logger.warning(
+            "record %d of %s cannot be read and is skipped", record.offset(), record.topic()
+        )

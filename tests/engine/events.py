@@ -1,0 +1,81 @@
+"""Building records for the engine's tests."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from stream.domain.window import DAY_MS
+from stream.engine.flush import Flush
+from stream.engine.outputs import Indicators
+from stream.engine.params import ParamsStore
+from stream.engine.state import PartitionState
+
+MONDAY = 20_000 - (20_000 + 3) % 7
+"""Day number of a Monday in 2024."""
+
+INGEST_MS = (MONDAY + 400) * DAY_MS
+
+_offsets = itertools.count()
+
+
+@dataclass
+class FakeRecord:
+    """A consumed record."""
+
+    key: bytes | None
+    value: bytes | None
+    offset: int
+    timestamp: int = INGEST_MS
+
+
+def event(attempt_id: str, user_id: str = "u1", day: float = 0.0, **fields: Any) -> dict[str, Any]:
+    """Return an attempt; ``day`` counts from :data:`MONDAY`."""
+    return {
+        "attempt_id": attempt_id,
+        "user_id": user_id,
+        "item_id": "i1",
+        "topic_id": "t1",
+        "correct": True,
+        "completed_at": int((MONDAY + day) * DAY_MS),
+        **fields,
+    }
+
+
+def records(events: Iterable[dict[str, Any]]) -> list[FakeRecord]:
+    """Return records of one partition, offsets ascending."""
+    return [
+        FakeRecord(e["user_id"].encode(), orjson.dumps(e), offset)
+        for offset, e in enumerate(events)
+    ]
+
+
+def new_state(lateness_days: int = 7, params: ParamsStore | None = None) -> PartitionState:
+    """Return an empty partition state."""
+    return PartitionState(0, lateness_days, params or ParamsStore())
+
+
+def folded(events: Iterable[dict[str, Any]], **options: Any) -> PartitionState:
+    """Return a state that has folded events."""
+    state = new_state(**options)
+    for record in records(events):
+        state.fold(record)
+    return state
+
+
+def flushed(state: PartitionState, stream_week: int = 0, **indicators: Any) -> Flush:
+    """Build a flush of a state."""
+    flush = Flush(
+        state,
+        Indicators(**indicators),
+        stream_week,
+        computed_at_ms=INGEST_MS,
+        published_watermark=0,
+    )
+    for _ in flush.build():
+        pass
+    return flush
