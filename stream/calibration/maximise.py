@@ -255,7 +255,11 @@ def maximise(
             step = _common_step(score, expected, free)
         else:
             step = _step(score, expected, np.where(both_free, observed, 0.0) + ridge)
-        step = np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
+        longest = np.max(np.abs(step) / _LONGEST_STEP, axis=1, keepdims=True)
+        if common_slope:  # one item's long way must not hold the others back
+            step = np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
+        else:  # shortened as a whole: cut by component it might point downhill
+            step = step / np.maximum(1.0, longest)
         # Ask for a fair share of the gain the slope promises (Armijo): steps that only
         # just gain may undo each other for ever.
         promised = (score * step).sum(axis=1)

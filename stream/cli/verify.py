@@ -67,7 +67,10 @@ def verify(
         ),
     ] = None,
     only_users_in_file: Annotated[
-        bool, typer.Option(help="Leave out rows of learners the file does not name.")
+        bool,
+        typer.Option(
+            "--only-users-in-file", help="Leave out rows of learners the file does not name."
+        ),
     ] = False,
     max_list: Annotated[int, typer.Option(min=0, help="Mismatches to list of each table.")] = 20,
     as_json: Annotated[

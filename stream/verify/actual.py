@@ -98,7 +98,7 @@ def fetch_actual(database_url: str, schema: str, directory: Path) -> None:
 
 
 async def _copy_out(database_url: str, schema: str, directory: Path) -> None:
-    con = await asyncpg.connect(database_url, timeout=30)  # type: ignore[no-untyped-call]
+    con = await asyncpg.connect(database_url, timeout=30)
     try:
         async with con.transaction(isolation="repeatable_read", readonly=True):
             await con.execute(f'SET LOCAL search_path TO "{schema}"')

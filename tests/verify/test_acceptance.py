@@ -113,6 +113,29 @@ def test_a_void_whose_attempt_id_an_accepted_attempt_has_is_a_duplicate(write_lo
     assert outcomes(log) == ["accepted", "duplicate", "accepted", "duplicate"]
 
 
+def test_an_attempt_with_the_id_of_a_refused_correction_counts(write_log):
+    log = write_log(
+        [
+            {"attempt_id": "w", "at": "2025-03-01 09:00"},
+            {"attempt_id": "x", "op": "void", "supersedes": "none", "at": "2025-03-01 10:00"},
+            {"attempt_id": "x", "at": "2025-03-01 10:00"},
+        ]
+    )
+    assert outcomes(log) == ["accepted", "supersedes_unknown", "accepted"]
+
+
+def test_a_correction_that_takes_the_id_of_a_forgotten_attempt_is_no_attempt(write_log):
+    log = write_log(
+        [
+            {"attempt_id": "x", "at": "2025-03-01 10:00"},
+            {"attempt_id": "y", "at": "2025-05-01 10:00"},
+            {"attempt_id": "x", "op": "regrade", "supersedes": "y", "at": "2025-05-01 11:00"},
+            {"attempt_id": "v", "op": "void", "supersedes": "x", "at": "2025-05-01 12:00"},
+        ]
+    )
+    assert outcomes(log) == ["accepted", "accepted", "accepted", "supersedes_unknown"]
+
+
 def test_records_ahead_of_their_ingest_by_more_than_a_day_are_too_early(write_log):
     log = write_log(
         [
