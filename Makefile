@@ -33,12 +33,18 @@ latency: $(STAMP) ## Measure how soon an attempt is in the lookup and in Postgre
 	$(PY) -m bench.latency
 
 # Universal: one file for Linux (x86_64, arm64) and macOS, Python 3.11 and later. setuptools is
-# what builds the project itself, so that nothing unlocked is fetched for it.
-lock: ## Resolve the dependencies anew into requirements.lock (needs uv)
+# what builds the project itself, so that nothing unlocked is fetched for it. The second file is
+# what the container image has: the same versions, less what only development and the local stack
+# need.
+lock: ## Resolve the dependencies anew into the two lock files (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
 	echo 'setuptools>=77' | uv pip compile pyproject.toml - --universal --python-version 3.11 \
 		--extra local --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command 'make lock' --quiet -o requirements.lock
+	echo 'setuptools>=77' | uv pip compile pyproject.toml - --universal --python-version 3.11 \
+		--extra embedded -c requirements.lock --no-annotate \
+		--generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command 'make lock' --quiet -o requirements-runtime.lock
 
 clean: ## End the local stack, remove its state and all caches (.venv and the broker's jars stay)
 	@if [ -e $(STAMP) ]; then .venv/bin/thetastream local down; fi

@@ -157,6 +157,8 @@ class CalibrationUnavailableError(CalibrationError):
     """
 
     retriable = True
+    retry_after_s: float | None = None
+    """Seconds the service asked to wait, if it did."""
 
 
 class CalibrationRefusedError(CalibrationError):

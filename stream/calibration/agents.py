@@ -57,12 +57,6 @@ def register(app: ThetaApp, fit: Fitter | None = None) -> Calibrator:
                 calibrator.add_result(record.value)
             event.ack()
 
-    @app.timer(interval=_TRIGGER_INTERVAL_S)
-    async def ask_if_due() -> None:
-        await calibrator.ask_if_due()
-
-    @app.timer(interval=app.settings.provisional_secs)
-    async def publish_provisional() -> None:
-        await calibrator.publish_provisional()
-
+    app.timer(interval=_TRIGGER_INTERVAL_S)(calibrator.ask_if_due)
+    app.timer(interval=app.settings.provisional_secs)(calibrator.publish_provisional)
     return calibrator

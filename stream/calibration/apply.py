@@ -17,7 +17,8 @@ from schemas.calibration import (
 from schemas.codec import encode
 from stream.calibration.gates import failed_gates, is_well_determined
 from stream.calibration.link import Link, link_to_reference
-from stream.calibration.state import MANIFEST_KEY, Ability, ParamsInForce
+from stream.calibration.runs import Ability
+from stream.calibration.state import MANIFEST_KEY, ParamsInForce
 from stream.errors import LinkingError
 from stream.kafka.transaction import Outgoing
 from stream.settings import Settings

@@ -12,17 +12,15 @@ next, and a repeated record changes nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any
 
-import msgspec
 from mode import Service
 
 from schemas.calibration import CalibrationRequest, CalibrationResult
-from schemas.codec import decode, encode
+from schemas.codec import encode
 from stream.app import ThetaApp
 from stream.calibration import apply, provisional, run, trigger
 from stream.calibration.run import Fitter
@@ -147,27 +145,13 @@ class Calibrator(Service):
     # -- what the topics say -----------------------------------------------------------------
 
     def add_request(self, value: bytes | None, offset: int) -> None:
-        """Take a record of ``calibration-requests``; what is no request is skipped."""
-        try:
-            request = decode(value or b"", CalibrationRequest)
-        except msgspec.DecodeError as error:
-            logger.warning("record %d of calibration-requests is no request: %s", offset, error)
-            return
-        if request.kind not in KINDS:
-            logger.warning(
-                "request %s asks for the unknown kind %r", request.request_id, request.kind
-            )
-            return
-        self.known.runs.add_request(request, offset)
+        """Take a record of ``calibration-requests``."""
+        self.known.add_request(value, offset)
         self._wake.set()
 
     def add_result(self, value: bytes | None) -> None:
-        """Take a record of ``calibration-results``; what is none is skipped."""
-        try:
-            self.known.runs.add_result_record(value)
-        except msgspec.DecodeError as error:
-            logger.warning("a record of calibration-results is skipped: %s", error)
-            return
+        """Take a record of ``calibration-results``."""
+        self.known.add_result(value)
         self._wake.set()
 
     def _on_old_requests(self, records: list[Record]) -> None:
@@ -179,13 +163,16 @@ class Calibrator(Service):
             self.add_result(record.value())
 
     def _on_partials(self, records: list[Record]) -> None:
-        _add_all(records, lambda record: self.known.add_partial(record.value()))
+        for record in records:
+            self.known.add_partial(record.value())
 
     def _on_params(self, records: list[Record]) -> None:
-        _add_all(records, lambda record: self.known.params.add(record.key(), record.value()))
+        for record in records:
+            self.known.add_params(record.key(), record.value())
 
     def _on_watermarks(self, records: list[Record]) -> None:
-        _add_all(records, lambda record: self.known.add_watermark(record.value()))
+        for record in records:
+            self.known.add_watermark(record.value())
 
     # -- work --------------------------------------------------------------------------------
 
@@ -312,14 +299,3 @@ class Calibrator(Service):
         logger.log(level, "calibrator stops: %s", error, exc_info=error)
         self.leading = False
         self._crashing = asyncio.ensure_future(self.app.crash(error))
-
-
-def _add_all(records: Iterable[Record], add: Callable[[Record], None]) -> None:
-    """Add records; one that cannot be read is skipped with a warning."""
-    for record in records:
-        with contextlib.suppress(msgspec.DecodeError):
-            add(record)
-            continue
-        logger.warning(
-            "record %d of %s cannot be read and is skipped", record.offset(), record.topic()
-        )

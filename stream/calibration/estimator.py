@@ -177,7 +177,7 @@ class _Em:
     def _first(
         self, responses: Responses, model: Model, anchors: Mapping[int, ItemParams]
     ) -> FloatArray:
-        """Unit slopes, difficulties from the proportions correct, anchors as given."""
+        """Return unit slopes, difficulties from the proportions correct, anchors as given."""
         n = np.bincount(responses.item, minlength=responses.n_items)
         if any(n[i] == 0 for i in anchors):
             raise EstimationError("an anchor without any observation cannot fix the scale")
@@ -227,7 +227,7 @@ class _Em:
         else:
             # The group found is the unit: without this the priors of many items would
             # outvote few learners about the scale. It also speeds the EM up.
-            items = items + [math.log(spread), 0.0, 0.0]
+            items = items + np.array([math.log(spread), 0.0, 0.0])
             items[:, 1] = (items[:, 1] - first) / spread
         return self.inside(np.concatenate([items.ravel(), [mean, log_sd]])), objective
 
@@ -241,7 +241,7 @@ class _Em:
         return total
 
     def change(self, before: FloatArray, after: FloatArray) -> float:
-        """Largest change of log a (times a below 1), intercept, c, mean, log sd.
+        """Return the largest change of log a (times a below 1), intercept, c, mean, log sd.
 
         A flat curve's log a and b creep long after the curve itself stands still.
         """

@@ -59,7 +59,7 @@ def standard_errors(
     common_slope: bool,
     group_free: bool,
 ) -> StandardErrors:
-    """Standard errors at the estimates (posterior ones, where there are priors).
+    """Compute standard errors at the estimates (posterior ones, where there are priors).
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def standard_errors(
 
 
 def _columns(free: NDArray[np.bool_], common_slope: bool) -> IntArray:
-    """Number the free parameters, (n_items, 3); -1 for fixed ones."""
+    """Give the free parameters numbers, (n_items, 3); -1 for fixed ones."""
     columns = np.full(free.shape, -1, np.int64)
     columns[free] = np.arange(free.sum())
     if common_slope and free.any():
@@ -131,7 +131,7 @@ def _coefficients(rows: csr_matrix, weight: FloatArray, score: FloatArray) -> Fl
         np.einsum("rq,rq->r", score[rows.indices[i : i + _BLOCK]], weight[learner[i : i + _BLOCK]])
         for i in range(0, rows.nnz, _BLOCK)
     ]
-    return np.concatenate(parts) * rows.data
+    return np.asarray(np.concatenate(parts) * rows.data, np.float64)
 
 
 def _lost(
@@ -160,7 +160,7 @@ def _lost(
                 column = columns[item, k]
                 kept = column >= 0
                 values = _coefficients(rows, weight, scores[k])[kept]
-                root[:, :n_params] += csr_matrix(
+                root[:, :n_params] += csr_matrix(  # type: ignore[no-untyped-call]
                     (values.astype(np.float32), (learner[kept], column[kept])),
                     shape=(rows.shape[0], n_params),
                 ).toarray()

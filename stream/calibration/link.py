@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from schemas.calibration import CalibrationResult, ItemParamsRecord
-from stream.calibration.gates import is_well_determined
-from stream.errors import LinkingError
 
 __all__ = ["MIN_LINK_ITEMS", "Link", "link_to_reference"]
 

@@ -96,7 +96,7 @@ class Marginal:
         density = np.exp(-0.5 * self.nodes**2)
         self._log_weight: FloatArray = np.log(density / density.sum())
         columns = r.item + r.n_items * r.correct.astype(np.int64)
-        matrix = csr_matrix(
+        matrix = csr_matrix(  # type: ignore[no-untyped-call]
             (np.ones(len(r.learner)), (r.learner, columns)), shape=(r.n_learners, 2 * r.n_items)
         )
         self._chunks = [matrix[i : i + _CHUNK] for i in range(0, r.n_learners, _CHUNK)]
@@ -124,7 +124,7 @@ class Marginal:
             yield chunk, p, float(np.log(total).sum() + top.sum())
 
     def e_step(self, wrong: FloatArray, right: FloatArray) -> Moments:
-        """Expected answers at each node, given the items' log-probabilities there."""
+        """Compute the expected answers at each node, given the items' log-probabilities there."""
         counts = np.zeros((2 * self.n_items, len(self.nodes)))
         share = np.zeros(len(self.nodes))
         loglik = 0.0

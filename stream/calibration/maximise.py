@@ -16,11 +16,11 @@ from stream.domain.irt import MAX_ABS_DIFFICULTY, MAX_SLOPE, FloatArray
 __all__ = [
     "NO_GUESSING",
     "NO_PRIORS",
+    "Derivatives",
     "Priors",
     "at_bound",
     "clip",
     "curves",
-    "Derivatives",
     "derivatives",
     "maximise",
     "score_parts",
@@ -80,7 +80,7 @@ class Priors:
         return np.where(free[:, 2], total + guess, total)
 
     def log_density_of_centres(self, centres: tuple[float, float]) -> float:
-        """What the prior means themselves cost."""
+        """Return what the prior means themselves cost."""
         return (
             -0.5
             * self.centre_weight
@@ -184,10 +184,7 @@ def derivatives(items: FloatArray, moments: Moments, theta: FloatArray) -> Deriv
     expected, observed = np.empty((2, len(items), 3, 3))
     for i in range(3):
         for j in range(i + 1):
-            if i < 2:
-                curved = xx * inner[i] * inner[j]
-            else:
-                curved = xc * inner[j] if j < 2 else cc
+            curved = cc if j == 2 else inner[j] * (xc if i == 2 else xx * inner[i])
             expected[:, i, j] = expected[:, j, i] = (weight * parts[i] * parts[j]).sum(axis=1)
             observed[:, i, j] = observed[:, j, i] = -curved.sum(axis=1)
     # x bends in its own parameters: d2x / dlog a2 = x, d2x / dlog a db = -a.

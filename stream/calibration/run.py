@@ -18,7 +18,7 @@ from schemas.calibration import (
 )
 from schemas.codec import encode
 from stream.calibration.observations import Observations, read_observations
-from stream.calibration.state import Ability
+from stream.calibration.runs import Ability
 from stream.calibration.tagged import tagged_anchors
 from stream.domain.irt import ItemParams
 from stream.errors import BrokerUnavailableError, EstimationError, StreamError

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -34,7 +34,6 @@ from stream.settings import Settings
 from stream.sources import reader_for
 from stream.sources.produce import send_attempts
 from stream.sources.simulate import SchoolConfig, simulate
-from stream.verify import Report, compare, recompute
 from topics.catalogue import (
     TopicSpec,
     attempts_topic,
@@ -46,6 +45,9 @@ from topics.catalogue import (
     theta_updates_topic,
     topic_partials_topic,
 )
+
+if TYPE_CHECKING:
+    from stream.verify import Report
 
 __all__ = ["demo"]
 
@@ -243,6 +245,9 @@ def _calibrate(env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _verify(settings: Settings, data: Path) -> Report:
+    # Imported here: DuckDB belongs to the local extra, which a deployment goes without.
+    from stream.verify import compare, recompute
+
     with closing(recompute(data, lateness_days=settings.lateness_days)) as expected:
         return compare(
             expected,

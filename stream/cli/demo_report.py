@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import numpy as np
@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from stream.settings import Settings
-from stream.verify import Report
+
+if TYPE_CHECKING:
+    from stream.verify import Report
 
 __all__ = ["MIN_ATTEMPTS", "agreement", "print_report"]
 

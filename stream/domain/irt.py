@@ -17,8 +17,8 @@ from stream.errors import ItemParamsError
 __all__ = [
     "MAX_ABS_DIFFICULTY",
     "MAX_SLOPE",
-    "ItemParams",
     "FloatArray",
+    "ItemParams",
     "item_information",
     "item_information_array",
     "item_params",
@@ -75,7 +75,7 @@ def item_params(a: float, b: float, c: float = 0.0) -> ItemParams:
     Raises
     ------
     ItemParamsError
-        A value is not a finite number, a is outside (0, `MAX_SLOPE`], \\|b\\| is above
+        A value is not a finite number, a is outside (0, `MAX_SLOPE`], abs(b) is above
         `MAX_ABS_DIFFICULTY`, or c is outside [0, 1).
 
     Examples

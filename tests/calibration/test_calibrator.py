@@ -88,9 +88,9 @@ def respond(settings: Settings, repeat: int = 0) -> None:
     producer.flush(DEADLINE_S)
     assert len(offsets) == LEARNERS * ITEMS
     for (item, partition), (n, correct) in totals.items():
-        row = ItemPartial(f"i{item}", partition, n, correct, 0.0, 0.0, max(offsets))
+        partial = ItemPartial(f"i{item}", partition, n, correct, 0.0, 0.0, max(offsets))
         producer.produce(
-            settings.topic("item-partials"), encode(row), f"{partition}|i{item}".encode()
+            settings.topic("item-partials"), encode(partial), f"{partition}|i{item}".encode()
         )
     producer.flush(DEADLINE_S)
 
@@ -197,9 +197,7 @@ async def test_responses_become_parameters_in_force_and_abilities(settings: Sett
     last = manifests(settings)[-1]
     assert (last.kind, last.version) == ("calibrated", calibrated[0].version)
     assert records[-1].key() == MANIFEST_KEY
-    abilities = [
-        decode(r.value() or b"", BatchAbility) for r in whole(settings, "batch-abilities")
-    ]
+    abilities = [decode(r.value() or b"", BatchAbility) for r in whole(settings, "batch-abilities")]
     assert len(abilities) == LEARNERS
     assert {(a.theta, a.se, a.cut_time) for a in abilities} == {(0.25, 0.3, NOW_MS)}
 
@@ -278,10 +276,9 @@ async def test_a_result_left_undecided_is_applied_by_the_next_calibrator(
     settings: Settings,
 ) -> None:
     respond(settings)
-    async with calibrator(settings, FakeService()) as found:
-        async with found._publishing:
-            await wait_for(lambda: bool(found.known.runs.undecided()))
-            await found.stand_by()
+    async with calibrator(settings, FakeService()) as found, found._publishing:
+        await wait_for(lambda: bool(found.known.runs.undecided()))
+        await found.stand_by()
     assert types(settings) == ["abilities", "result"]
     service = FakeService()
     async with calibrator(settings, service) as found:

@@ -14,7 +14,8 @@ from schemas.calibration import (
 )
 from schemas.codec import encode
 from schemas.outputs import ItemPartial
-from stream.calibration.state import MANIFEST_KEY, ItemTotals, ParamsInForce, Runs
+from stream.calibration.runs import Runs
+from stream.calibration.state import MANIFEST_KEY, ItemTotals, ParamsInForce
 
 
 def _request(request_id: str = "q", reason: str = "responses") -> CalibrationRequest:

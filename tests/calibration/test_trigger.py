@@ -73,19 +73,25 @@ def _answer(
     state.runs.add_result_record(encode(result))
     if outcome is not None and status == "succeeded":
         decided = CalibrationOutcome(
-            **{
-                **dict.fromkeys(CalibrationOutcome.__struct_fields__, 0),
-                "run_id": result.run_id,
-                "request_id": result.request_id,
-                "kind": "irt",
-                "status": outcome,
-                "reasons": [],
-                "warnings": [],
-                "version": "v",
-                "method": "reference",
-                "dropped": [],
-                "type": "outcome",
-            }
+            run_id=result.run_id,
+            request_id=result.request_id,
+            kind="irt",
+            status=outcome,  # type: ignore[arg-type]
+            reasons=[],
+            warnings=[],
+            version="",
+            sequence=0,
+            slope=1.0,
+            intercept=0.0,
+            se_slope=None,
+            se_intercept=None,
+            method="",
+            n_common=0,
+            dropped=[],
+            n_items=0,
+            n_abilities=0,
+            cut_time=0,
+            decided_at=at_ms,
         )
         state.runs.add_result_record(encode(decided))
 

@@ -1,0 +1,1 @@
+"""Measurements. Each writes JSON to ``bench/results``; none is a test."""

@@ -1,0 +1,157 @@
+"""Asking for a calibration from outside the calibrator: the command line, a CronJob."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import KafkaException
+
+from schemas.calibration import CalibrationRequest
+from schemas.codec import encode
+from stream.calibration.runs import Run
+from stream.calibration.state import CalibratorState
+from stream.calibration.trigger import Reason, new_request
+from stream.errors import BrokerUnavailableError, CalibrationError
+from stream.kafka.clients import new_producer
+from stream.kafka.reader import Handler, Record, TailReader
+from stream.settings import Settings
+from topics.catalogue import (
+    calibration_requests_topic,
+    calibration_results_topic,
+    item_params_topic,
+    item_partials_topic,
+    watermarks_topic,
+)
+
+__all__ = ["ask"]
+
+_REACH_TIMEOUT_S = 30.0
+
+
+async def ask(
+    settings: Settings, kind: str = "irt", detail: str = "", *, wait_s: float | None = None
+) -> Run:
+    """Publish a request for a calibration of what the engines have folded so far.
+
+    If the very same is being fitted or is in force already, that run is returned and nothing is
+    published.
+
+    Parameters
+    ----------
+    settings
+        Where the broker is, and what to fit.
+    kind
+        Calibration kind.
+    detail
+        Who asks, for the event.
+    wait_s
+        Seconds to wait until the request is decided; None: do not wait.
+
+    Returns
+    -------
+    Run
+        The request, and its result and outcome as far as they are known.
+
+    Raises
+    ------
+    CalibrationError
+        Nothing has been folded yet, or nobody decided in time; the request stays.
+    BrokerUnavailableError
+        Kafka does not answer.
+    """
+    state = CalibratorState()
+    reader = TailReader(settings, _handlers(state))
+    reader.start()
+    try:
+        await _within(reader.caught_up(), settings)
+        if not state.totals.responses:
+            raise CalibrationError(
+                "No attempt has been folded yet, so there is nothing to calibrate. Start the "
+                "engine and send attempts; nothing was published."
+            )
+        request = new_request(state, settings, _now_ms(), Reason("manual", detail), kind)
+        run = state.runs.by_request.get(request.request_id)
+        if run is None or run.decided:
+            state.runs.add_request(request, await asyncio.to_thread(_publish, settings, request))
+            run = state.runs.by_request[request.request_id]
+        if wait_s is not None:
+            await _decided(run, wait_s)
+        return run
+    finally:
+        await reader.stop()
+
+
+async def _decided(run: Run, wait_s: float) -> None:
+    gives_up_at = time.monotonic() + wait_s
+    while not run.decided:
+        if time.monotonic() > gives_up_at:
+            raise CalibrationError(
+                f"Request {run.request.request_id} was not decided within {wait_s:.0f} s. It "
+                "stays and is worked on when a calibrator runs: `thetastream run --role "
+                "calibrator`."
+            )
+        await asyncio.sleep(0.1)
+
+
+def _handlers(state: CalibratorState) -> dict[str, Handler]:
+    def each(add: Callable[[Record], None]) -> Handler:
+        def handle(records: list[Record]) -> None:
+            for record in records:
+                add(record)
+
+        return handle
+
+    return {
+        item_partials_topic.name: each(lambda r: state.add_partial(r.value())),
+        item_params_topic.name: each(lambda r: state.add_params(r.key(), r.value())),
+        watermarks_topic.name: each(lambda r: state.add_watermark(r.value())),
+        calibration_requests_topic.name: each(lambda r: state.add_request(r.value(), r.offset())),
+        calibration_results_topic.name: each(lambda r: state.add_result(r.value())),
+    }
+
+
+def _publish(settings: Settings, request: CalibrationRequest) -> int:
+    """Publish a request; return its offset."""
+    offsets: list[int] = []
+
+    def delivered(error: object, message: Any) -> None:
+        if error is None:
+            offsets.append(message.offset())
+
+    producer = new_producer(settings)
+    try:
+        producer.produce(
+            settings.topic(calibration_requests_topic.name),
+            encode(request),
+            request.kind.encode(),
+            0,
+            on_delivery=delivered,
+        )
+        producer.flush(_REACH_TIMEOUT_S)
+    except KafkaException as error:
+        raise _unreachable(settings) from error
+    if not offsets:
+        raise _unreachable(settings)
+    return offsets[0]
+
+
+async def _within(waiting: Any, settings: Settings) -> None:
+    try:
+        await asyncio.wait_for(waiting, _REACH_TIMEOUT_S)
+    except TimeoutError:
+        raise _unreachable(settings) from None
+
+
+def _unreachable(settings: Settings) -> BrokerUnavailableError:
+    return BrokerUnavailableError(
+        f"Kafka at {settings.kafka_broker} does not answer within {_REACH_TIMEOUT_S:.0f} s, or "
+        "topics are missing. Nothing was published. Check KAFKA_BROKER and `thetastream topics "
+        "describe`."
+    )
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
