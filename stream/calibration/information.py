@@ -211,7 +211,7 @@ def _lost_by_item(
         for k in range(3):
             for j in range(3):
                 lost[:, k, j] -= np.bincount(item, means[k] * means[j], minlength=n_items)
-    return lost
+    return np.asarray(lost, np.float64)
 
 
 def _from_blocks(blocks: FloatArray, free: NDArray[np.bool_]) -> StandardErrors:

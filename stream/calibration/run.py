@@ -21,17 +21,15 @@ from stream.calibration.observations import Observations, read_observations
 from stream.calibration.runs import Ability
 from stream.calibration.tagged import tagged_anchors
 from stream.domain.irt import ItemParams
+from stream.domain.linking import MIN_ANCHORS
 from stream.errors import BrokerUnavailableError, EstimationError, StreamError
 from stream.kafka.transaction import Outgoing
 from stream.settings import Settings
 from topics.catalogue import calibration_results_topic
 
-__all__ = ["MIN_FIXED_ANCHORS", "Fit", "Fitter", "calibrate", "failure", "superseded"]
+__all__ = ["Fit", "Fitter", "calibrate", "failure", "superseded"]
 
 logger = logging.getLogger(__name__)
-
-MIN_FIXED_ANCHORS = 5
-"""Fewest tagged anchors among the fitted items that may decide the reference scale."""
 
 ABILITIES_A_PART = 5000
 """Learners in one record of ``calibration-results``: about 300 KB."""
@@ -182,10 +180,10 @@ async def _choose_anchors(
     here = [item for item in observations.items if item in tagged]
     if has_reference or not tagged:
         return _Anchors(tagged=here)
-    if len(here) < MIN_FIXED_ANCHORS:
+    if len(here) < MIN_ANCHORS:
         warning = (
             f"Only {len(here)} of {len(tagged)} tagged anchors have responses, "
-            f"{MIN_FIXED_ANCHORS} are needed to set the scale: this fit's own scale is the "
+            f"{MIN_ANCHORS} are needed to set the scale: this fit's own scale is the "
             "reference."
         )
         return _Anchors(tagged=here, warnings=[warning])
@@ -228,7 +226,7 @@ def _success(
         n_learners=len(observations.learners),
         tagged_anchors=anchors.tagged,
         fixed_anchors=sorted(anchors.fixed),
-        warnings=anchors.warnings,
+        warnings=[*anchors.warnings, *_warnings(found)],
     )
     return [
         *(
@@ -237,6 +235,13 @@ def _success(
         ),
         _outgoing(result),
     ]
+
+
+def _warnings(found: Fit) -> list[str]:
+    """Return what the service itself warns of."""
+    metrics = found.fit_meta.get("metrics")
+    warnings = metrics.get("warnings") if isinstance(metrics, dict) else None
+    return [str(warning) for warning in warnings] if isinstance(warnings, list) else []
 
 
 def _result(request: CalibrationRequest, offset: int, **fields: Any) -> CalibrationResult:

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import typer
 from rich.console import Console
 
-from stream.cli import dlq, local, topics
+from stream.cli import calibrate, dlq, local, topics
+from stream.cli.demo import demo
 from stream.cli.doctor import doctor
 from stream.cli.migrate import migrate
 from stream.cli.replay import replay
@@ -30,6 +31,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+app.command()(demo)
 app.add_typer(local.app, name="local")
 app.command()(run)
 app.command()(migrate)
@@ -37,6 +39,7 @@ app.add_typer(topics.app, name="topics")
 app.command()(replay)
 app.command("simulate")(simulate_command)
 app.command()(theta)
+app.add_typer(calibrate.app, name="calibrate")
 app.command()(verify)
 app.add_typer(dlq.app, name="dlq")
 app.command()(doctor)

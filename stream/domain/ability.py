@@ -498,7 +498,7 @@ def _cavity(
         precision = 1.0 / variance + 1.0 / v - 1.0 / v_after
         mean += m - m_after
         variance = min(v_max, 1.0 / precision) if precision > 0.0 else v_max
-        variance = max(variance, v)
+        variance = max(variance, 0.5 * v)  # a lucky guess may have widened it
         if abs(m - m_after) < 1e-12 and abs(v - v_after) < 1e-12:
             break
     return mean, variance

@@ -154,7 +154,7 @@ def probability_correct(theta: float, a: float, b: float, c: float = 0.0) -> flo
 
     Examples
     --------
-    >>> probability_correct(0.0, 1.0, 0.0, 0.2)
+    >>> round(probability_correct(0.0, 1.0, 0.0, 0.2), 12)
     0.6
     """
     return c + (1.0 - c) * logistic(a * (theta - b))

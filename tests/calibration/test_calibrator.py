@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
 
-import msgspec
-import numpy as np
 import pytest
 
 from schemas.calibration import (
@@ -17,10 +14,8 @@ from schemas.calibration import (
     CalibratedItem,
     CalibrationRequest,
     ItemParamsRecord,
-    ParamsManifest,
 )
 from schemas.codec import decode, decode_any, encode
-from schemas.outputs import ItemPartial
 from stream.app import new_app
 from stream.calibration.agents import register
 from stream.calibration.calibrator import Calibrator
@@ -31,18 +26,26 @@ from stream.domain.irt import ItemParams
 from stream.errors import CalibrationUnavailableError
 from stream.kafka.admin import create_topics
 from stream.kafka.clients import new_producer
-from stream.kafka.reader import Record, read_whole
 from stream.settings import Settings
+from tests.calibration.log import (
+    DEADLINE_S,
+    ITEMS,
+    LEARNERS,
+    NOW_MS,
+    difficulty,
+    manifests,
+    respond,
+    result_types,
+    results,
+    wait_for,
+    whole,
+)
 
 pytestmark = pytest.mark.integration
 
-DEADLINE_S = 60.0
-LEARNERS, ITEMS = 60, 10
-NOW_MS = 1_750_000_000_000
-
 
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
+def settings(settings: Settings, tmp_path: Path) -> Settings:
     """Topics are there; a calibration is due with 500 responses; no database."""
     create_topics(settings)
     return replace(
@@ -51,52 +54,8 @@ def settings(settings: Settings) -> Settings:
         trigger_cooldown_secs=0.0,
         provisional_secs=0.2,
         database_url="postgresql://127.0.0.1:1/none",
+        state_dir=str(tmp_path),
     )
-
-
-def respond(settings: Settings, repeat: int = 0) -> None:
-    """Write what learners answered, and the totals as the engine would."""
-    rng = np.random.default_rng(repeat)
-    theta = rng.normal(size=LEARNERS)
-    producer = new_producer(settings)
-    offsets: list[int] = []
-    totals: dict[tuple[int, int], list[int]] = {}
-
-    def delivered(_error: object, message: Any) -> None:
-        offsets.append(message.offset())
-
-    for learner in range(LEARNERS):
-        for item in range(ITEMS):
-            correct = rng.random() < 1 / (1 + np.exp(-(theta[learner] - difficulty(item))))
-            event = {
-                "attempt_id": f"{learner}-{item}-{repeat}",
-                "user_id": f"u{learner}",
-                "item_id": f"i{item}",
-                "correct": bool(correct),
-                "completed_at": NOW_MS + repeat * 1000,
-            }
-            row = totals.setdefault((item, learner % 2), [0, 0])
-            row[0] += repeat + 1
-            row[1] += int(correct)
-            producer.produce(
-                settings.topic("attempts"),
-                msgspec.json.encode(event),
-                f"u{learner}".encode(),
-                learner % 2,
-                on_delivery=delivered,
-            )
-    producer.flush(DEADLINE_S)
-    assert len(offsets) == LEARNERS * ITEMS
-    for (item, partition), (n, correct) in totals.items():
-        partial = ItemPartial(f"i{item}", partition, n, correct, 0.0, 0.0, max(offsets))
-        producer.produce(
-            settings.topic("item-partials"), encode(partial), f"{partition}|i{item}".encode()
-        )
-    producer.flush(DEADLINE_S)
-
-
-def difficulty(item: int) -> float:
-    return item / 3 - 1.5
 
 
 class FakeService:
@@ -140,34 +99,6 @@ async def calibrator(settings: Settings, fit: Fitter) -> AsyncIterator[Calibrato
         await app.stop()
 
 
-def whole(settings: Settings, topic: str) -> list[Record]:
-    found: list[Record] = []
-    read_whole(settings, {topic: found.extend})
-    return found
-
-
-async def wait_for(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - changed by topics, which set no event
-            await asyncio.sleep(0.05)
-
-
-def results(settings: Settings) -> list[dict[str, Any]]:
-    return [decode_any(r.value() or b"") for r in whole(settings, "calibration-results")]
-
-
-def types(settings: Settings) -> list[str]:
-    return [record["type"] for record in results(settings)]
-
-
-def manifests(settings: Settings) -> list[ParamsManifest]:
-    return [
-        decode(r.value() or b"", ParamsManifest)
-        for r in whole(settings, "item-params")
-        if r.key() == MANIFEST_KEY
-    ]
-
-
 def ask(settings: Settings, request: CalibrationRequest, times: int = 1) -> None:
     producer = new_producer(settings)
     for _ in range(times):
@@ -181,7 +112,7 @@ async def test_responses_become_parameters_in_force_and_abilities(settings: Sett
     async with calibrator(settings, service) as found:
         await wait_for(lambda: found.known.params.calibrated_version != "none")
     assert service.calls == [LEARNERS * ITEMS]
-    assert types(settings) == ["abilities", "result", "outcome"]
+    assert result_types(settings) == ["abilities", "result", "outcome"]
     outcome = results(settings)[-1]
     assert outcome["status"] == "applied"
     assert (outcome["slope"], outcome["intercept"], outcome["method"]) == (1.0, 0.0, "reference")
@@ -221,9 +152,9 @@ async def test_a_result_that_fails_a_gate_is_refused_with_an_alert(settings: Set
     settings = replace(settings, gate_min_responses=601, trigger_cooldown_secs=3600.0)
     respond(settings)
     async with calibrator(settings, FakeService()) as found:
-        await wait_for(lambda: "alert" in types(settings))
+        await wait_for(lambda: "alert" in result_types(settings))
         assert found.known.params.calibrated_version == "none"
-    assert types(settings) == ["abilities", "result", "outcome", "alert"]
+    assert result_types(settings) == ["abilities", "result", "outcome", "alert"]
     *_, outcome, alert = results(settings)
     assert outcome["status"] == "refused"
     assert "THETASTREAM_GATE_MIN_RESPONSES asks for 601" in outcome["reasons"][0]
@@ -233,7 +164,7 @@ async def test_a_result_that_fails_a_gate_is_refused_with_an_alert(settings: Set
 async def test_a_dry_run_reports_and_applies_nothing(settings: Settings) -> None:
     respond(settings)
     async with calibrator(replace(settings, dry_run=True), FakeService()):
-        await wait_for(lambda: "outcome" in types(settings))
+        await wait_for(lambda: "outcome" in result_types(settings))
         await asyncio.sleep(2.5)
     assert [r["status"] for r in results(settings) if r["type"] == "outcome"] == ["dry_run"]
     assert {m.kind for m in manifests(settings)} <= {"provisional"}
@@ -252,7 +183,7 @@ async def test_a_repeat_of_a_request_is_harmless(settings: Settings) -> None:
         await wait_for(lambda: found.leading)
         await asyncio.sleep(1.0)
     assert len(service.calls) == 1
-    assert types(settings) == ["abilities", "result", "outcome"]
+    assert result_types(settings) == ["abilities", "result", "outcome"]
 
 
 async def test_a_calibrator_that_ends_within_a_fit_is_followed_by_one_that_finishes_it(
@@ -268,7 +199,7 @@ async def test_a_calibrator_that_ends_within_a_fit_is_followed_by_one_that_finis
     async with calibrator(settings, service) as found:
         await wait_for(lambda: found.known.params.calibrated_version != "none")
     assert service.calls == [LEARNERS * ITEMS]
-    assert types(settings) == ["abilities", "result", "outcome"]
+    assert result_types(settings) == ["abilities", "result", "outcome"]
     assert len(whole(settings, "calibration-requests")) == 1
 
 
@@ -279,12 +210,12 @@ async def test_a_result_left_undecided_is_applied_by_the_next_calibrator(
     async with calibrator(settings, FakeService()) as found, found._publishing:
         await wait_for(lambda: bool(found.known.runs.undecided()))
         await found.stand_by()
-    assert types(settings) == ["abilities", "result"]
+    assert result_types(settings) == ["abilities", "result"]
     service = FakeService()
     async with calibrator(settings, service) as found:
         await wait_for(lambda: found.known.params.calibrated_version != "none")
     assert service.calls == []
-    assert types(settings) == ["abilities", "result", "outcome"]
+    assert result_types(settings) == ["abilities", "result", "outcome"]
 
 
 async def test_rubbish_among_the_requests_is_skipped(settings: Settings) -> None:

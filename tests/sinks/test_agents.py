@@ -77,7 +77,7 @@ async def eventually(
 ) -> None:
     """Wait until a check gives what is wanted; then (and at the time-out) compare."""
     end = time.monotonic() + timeout_s
-    while (found := await check()) != wanted and time.monotonic() < end:
+    while (found := await check()) != wanted and time.monotonic() < end:  # noqa: ASYNC110 - a database tells nobody
         await asyncio.sleep(0.2)
     assert found == wanted
 
@@ -117,6 +117,15 @@ def test_the_agents_are_the_ones_named(settings):
         "sink-theta-updates",
         "sink-topic-partials",
     ]
+
+
+def test_a_sink_may_wait_for_weeks_without_leaving_its_group(settings):
+    # Faust never polls again after its client left the group for want of polls: with the default
+    # of 1000 s an outage of 17 minutes would end the sink's work for good.
+    app = new_app("sink", settings)
+    register(app)
+    assert app.conf.broker_max_poll_interval == 30 * 86_400
+    assert app.conf.broker_max_poll_records == 2000
 
 
 async def test_every_topic_reaches_its_tables(sink_settings, tables, tmp_path):
@@ -237,3 +246,18 @@ async def test_a_long_outage_of_postgresql_loses_nothing(
     assert "nothing is lost" in log
     assert "Heartbeat session expired" not in log
     assert "Traceback" not in log
+
+
+async def test_a_sink_that_waits_for_postgresql_stops_when_told_to(
+    sink_settings, tmp_path, unused_tcp_port
+):
+    away = replace(sink_settings, database_url=f"postgresql://x@127.0.0.1:{unused_tcp_port}/x")
+    await asyncio.to_thread(produce, away, updates(range(10), 1))
+    log = tmp_path / "sink.log"
+
+    async def waits() -> bool:
+        return "Writing to mirt_ability waits" in log.read_text()
+
+    with running_sink(away, tmp_path):
+        await eventually(waits, True)
+    assert "Traceback" not in log.read_text()
