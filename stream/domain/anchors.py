@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import pstdev
+from math import fsum, sqrt
 
 __all__ = ["AnchorCandidate", "AnchorRules", "choose_anchors", "unfit_reasons"]
 
@@ -110,7 +110,11 @@ def choose_anchors(
 
 
 def _sd(candidate: AnchorCandidate) -> float:
-    return pstdev(candidate.b_history) if len(candidate.b_history) > 1 else 0.0
+    history = candidate.b_history
+    if len(history) < 2:
+        return 0.0
+    mean = fsum(history) / len(history)
+    return sqrt(fsum((b - mean) ** 2 for b in history) / len(history))
 
 
 def _rank(candidate: AnchorCandidate) -> tuple[float, int, str]:

@@ -242,7 +242,8 @@ def log_likelihood_array(
     with np.errstate(divide="ignore"):  # log 0 = -inf is what c = 0 means here
         right = np.logaddexp(np.log(c), np.log1p(-c) - np.logaddexp(0.0, -x))
     wrong = np.log1p(-c) - np.logaddexp(0.0, x)
-    return np.asarray(np.where(np.asarray(correct, bool), right, wrong), np.float64)
+    # Rounding may lift log(c + (1 - c)) a hair above log 1.
+    return np.minimum(np.where(np.asarray(correct, bool), right, wrong), 0.0)
 
 
 def _predictor(theta: ArrayLike, a: ArrayLike, b: ArrayLike) -> FloatArray:

@@ -89,7 +89,7 @@ def eap_scores(
     a, b, c = (np.broadcast_to(np.asarray(p, np.float64), _shape(p, n_items)) for p in (a, b, c))
     if n_learners is None:
         n_learners = int(learner.max(initial=-1)) + 1
-    x, log_prior = _grid(learner, n_learners)
+    x, log_prior = _grid(learner, n_learners, float(np.mean(a**2)))
     theta = mean + sd * x
     columns = a[:, None], b[:, None], c[:, None]
     table = np.concatenate([log_likelihood_array(theta, *columns, u) for u in (False, True)])
@@ -108,11 +108,14 @@ def _shape(parameter: ArrayLike, n_items: int) -> tuple[int, ...]:
     return shape if shape else (max(1, n_items),)
 
 
-def _grid(learner: NDArray[np.int64], n_learners: int) -> tuple[FloatArray, FloatArray]:
+def _grid(
+    learner: NDArray[np.int64], n_learners: int, mean_square_a: float
+) -> tuple[FloatArray, FloatArray]:
     """Return points in prior standard deviations and the log prior there."""
     most = int(np.bincount(learner, minlength=n_learners).max(initial=0))
-    # Each answer informs by about .2 at best; the step must not exceed 1.25 posterior sd.
-    needed = 1 + 2 * int(np.ceil(GRID_LIMIT * np.sqrt(1.0 + 0.2 * most) / 1.25))
+    # An answer informs by a^2 / 4 at most; the step must not exceed 1.25 posterior sd.
+    precision = 1.0 + 0.25 * mean_square_a * most
+    needed = 1 + 2 * int(np.ceil(GRID_LIMIT * np.sqrt(precision) / 1.25))
     points = min(401, max(GRID_POINTS, needed))
     x = np.linspace(-GRID_LIMIT, GRID_LIMIT, points)
     return x, -0.5 * x**2

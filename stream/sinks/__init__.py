@@ -29,7 +29,7 @@ _TABLES = (
     calibration.mirt_item_params,
     calibration.item_calibration,
     calibration.mirt_fit_meta,
-    calibration.applied_run,
+    calibration.decided_run,
     calibration.drift_alerts,
     calibration.question,
 )

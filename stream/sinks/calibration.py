@@ -1,23 +1,25 @@
 """What calibrations leave in the database.
 
 - ``item-params``: parameters in force (mirt_item_params, question.meta.irt) and their history
-  (item_calibration); the manifest that ends a version marks its run as applied.
+  (item_calibration).
 - ``batch-abilities``: one row a learner and applied calibration in mirt_ability.
-- ``calibration-results``: every run, failed ones too, in mirt_fit_meta; alerts in drift_alerts.
+- ``calibration-results``: every run, failed ones too, in mirt_fit_meta, and what was decided on
+  it; alerts in drift_alerts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from schemas.calibration import (
     BatchAbility,
+    CalibrationAlert,
+    CalibrationOutcome,
     CalibrationResult,
     ItemParamsRecord,
-    ParamsManifest,
 )
 from schemas.codec import decode
 from stream.database import quoted
@@ -28,9 +30,8 @@ from stream.sinks.upsert import Batch, Column, Table
 
 __all__ = [
     "MANIFEST_KEY",
-    "CalibrationAlert",
-    "applied_run",
     "batch_ability_reader",
+    "decided_run",
     "drift_alerts",
     "item_calibration",
     "item_params_reader",
@@ -76,7 +77,7 @@ mirt_fit_meta = Table(
     "mirt_fit_meta",
     key=(Column("run_id", "text"),),
     columns=(
-        # What its manifest says of a run came later than the result, whichever is read first.
+        # A result that is read again must not take back what was decided on it since.
         Column("model_spec", "json", stored="joined"),
         Column("metrics", "json", stored="merged"),
         Column("fitted_at", "ms"),
@@ -85,17 +86,17 @@ mirt_fit_meta = Table(
     ),
     computed="fitted_at",
 )
-applied_run = Table(
+decided_run = Table(
     "mirt_fit_meta",
     key=(Column("run_id", "text"),),
     columns=(
         Column("model_spec", "json", stored="merged"),
-        Column("metrics", "json", stored="joined"),
+        Column("metrics", "json", stored="merged"),
         Column("fitted_at", "ms", stored="kept"),
         Column("params_version", "text"),
     ),
 )
-"""The same table, as the manifest of an applied run writes to it."""
+"""The same table, as the outcome of a run writes to it: beside what the fit reported."""
 
 drift_alerts = Table(
     "drift_alerts",
@@ -137,28 +138,6 @@ class _QuestionTable(Table):
 question = _QuestionTable("question", (Column("id", "text"),), (Column("meta", "json"),))
 
 
-class CalibrationAlert(msgspec.Struct):
-    """``calibration-results``: something a person should look at.
-
-    Attributes
-    ----------
-    kind
-        ``refused``: the quality gates kept a run from being applied; ``item_drift``: an item's
-        parameters moved.
-    detail
-        What happened and what was kept.
-    """
-
-    run_id: str
-    request_id: str
-    kind: str
-    detail: str
-    raised_at: int
-    item_id: str | None = None
-    metrics: dict[str, Any] = msgspec.field(default_factory=dict)
-    type: Literal["alert"] = "alert"
-
-
 class _Kind(msgspec.Struct):
     type: str
 
@@ -168,7 +147,6 @@ def item_params_reader(settings: Settings) -> Reader:
 
     def read(record: Any, batch: Batch) -> None:
         if record.key == MANIFEST_KEY:
-            _read_manifest(record, batch)
             return
         item = decode(record.value, ItemParamsRecord)
         if item.provisional:
@@ -184,33 +162,20 @@ def item_params_reader(settings: Settings) -> Reader:
         )
         batch.add(
             item_calibration,
-            (item.item_id, item.version, params, {"se_b": item.se_b}, made_at, *source),
+            (
+                item.item_id,
+                item.version,
+                params,
+                {"se_b": item.se_b, "n": item.n},
+                made_at,
+                *source,
+            ),
             record,
         )
         if settings.irt_update_question_meta:
             batch.add(question, (item.item_id, None), record)
 
     return read
-
-
-def _read_manifest(record: Any, batch: Batch) -> None:
-    manifest = decode(record.value, ParamsManifest)
-    if manifest.kind != "calibrated":
-        return
-    spec = {
-        "linking_constants": {
-            "slope": manifest.linking_slope,
-            "intercept": manifest.linking_intercept,
-            "method": manifest.linking_method,
-        },
-        "applied": True,
-        "version": manifest.version,
-    }
-    batch.add(
-        applied_run,
-        (manifest.run_id, spec, {}, manifest.published_at, manifest.version),
-        record,
-    )
 
 
 def batch_ability_reader(settings: Settings) -> Reader:
@@ -232,10 +197,15 @@ def batch_ability_reader(settings: Settings) -> Reader:
 
 
 def read_calibration_result(record: Any, batch: Batch) -> None:
-    """Put a run's end, or an alert, into a batch; its abilities come on ``batch-abilities``."""
+    """Put a run's end, what was decided on it, or an alert into a batch.
+
+    Its abilities are of interest once applied; they come on ``batch-abilities``.
+    """
     kind = decode(record.value, _Kind).type
     if kind == "result":
         _read_result(record, batch)
+    elif kind == "outcome":
+        _read_outcome(record, batch)
     elif kind == "alert":
         alert = decode(record.value, CalibrationAlert)
         batch.add(
@@ -262,6 +232,11 @@ def _read_result(record: Any, batch: Batch) -> None:
         "request_id": result.request_id,
         "n_items": len(result.items),
         "n_abilities": result.n_abilities,
+        "n_observations": result.n_observations,
+        "n_learners": result.n_learners,
+        "tagged_anchors": result.tagged_anchors,
+        "fixed_anchors": result.fixed_anchors,
+        "warnings": result.warnings,
         "cut_time": result.cut_time,
         "cut_offsets": result.cut_offsets,
     }
@@ -272,6 +247,34 @@ def _read_result(record: Any, batch: Batch) -> None:
             *(result.run_id or result.request_id, model_spec, metrics),
             *(result.finished_at, record.partition, record.offset),
         ),
+        record,
+    )
+
+
+def _read_outcome(record: Any, batch: Batch) -> None:
+    outcome = decode(record.value, CalibrationOutcome)
+    spec: dict[str, Any] = {"applied": outcome.status == "applied"}
+    if outcome.status == "applied":
+        # In place of the constants of the fit itself: these led to the scale in force.
+        spec["version"] = outcome.version
+        spec["linking_constants"] = {
+            "slope": outcome.slope,
+            "intercept": outcome.intercept,
+            "se_slope": outcome.se_slope,
+            "se_intercept": outcome.se_intercept,
+            "method": outcome.method,
+            "n_common": outcome.n_common,
+            "dropped": outcome.dropped,
+        }
+    decision = {
+        "outcome": outcome.status,
+        "outcome_reasons": outcome.reasons,
+        "outcome_warnings": outcome.warnings,
+        "decided_at": outcome.decided_at,
+    }
+    batch.add(
+        decided_run,
+        (outcome.run_id, spec, decision, outcome.decided_at, outcome.version or None),
         record,
     )
 

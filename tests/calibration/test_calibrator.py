@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,12 +19,13 @@ from schemas.calibration import (
 from schemas.codec import decode, decode_any, encode
 from stream.app import new_app
 from stream.calibration.agents import register
+from stream.calibration.ask import ask
 from stream.calibration.calibrator import Calibrator
 from stream.calibration.observations import Observations
 from stream.calibration.run import Fit, Fitter
 from stream.calibration.state import MANIFEST_KEY
 from stream.domain.irt import ItemParams
-from stream.errors import CalibrationUnavailableError
+from stream.errors import CalibrationError, CalibrationUnavailableError
 from stream.kafka.admin import create_topics
 from stream.kafka.clients import new_producer
 from stream.settings import Settings
@@ -99,7 +101,7 @@ async def calibrator(settings: Settings, fit: Fitter) -> AsyncIterator[Calibrato
         await app.stop()
 
 
-def ask(settings: Settings, request: CalibrationRequest, times: int = 1) -> None:
+def repeat(settings: Settings, request: CalibrationRequest, times: int = 1) -> None:
     producer = new_producer(settings)
     for _ in range(times):
         producer.produce(settings.topic("calibration-requests"), encode(request), b"irt")
@@ -176,7 +178,7 @@ async def test_a_repeat_of_a_request_is_harmless(settings: Settings) -> None:
     async with calibrator(settings, service) as found:
         await wait_for(lambda: found.known.params.calibrated_version != "none")
         request = next(iter(found.known.runs.by_request.values())).request
-        ask(settings, request, times=3)
+        repeat(settings, request, times=3)
         await wait_for(lambda: next(iter(found.known.runs.by_request.values())).offset >= 4)
         await asyncio.sleep(1.0)
     async with calibrator(settings, service) as found:
@@ -228,3 +230,46 @@ async def test_rubbish_among_the_requests_is_skipped(settings: Settings) -> None
     producer.flush(DEADLINE_S)
     async with calibrator(settings, FakeService()) as found:
         await wait_for(lambda: found.known.params.calibrated_version != "none")
+
+
+async def test_the_next_calibration_is_linked_to_the_first(settings: Settings) -> None:
+    respond(settings)
+    service = FakeService()
+    async with calibrator(settings, service) as found:
+        await wait_for(lambda: found.known.params.calibrated_version != "none")
+        first = found.known.params.calibrated_version
+        service.shift = 0.5
+        await asyncio.to_thread(respond, settings, 1)
+        await wait_for(lambda: found.known.params.calibrated_version != first)
+        difficulties = {name: item.b for name, item in found.known.params.items.items()}
+    outcome = [r for r in results(settings) if r["type"] == "outcome"][-1]
+    assert outcome["method"] == "stocking_lord"
+    assert outcome["slope"] == pytest.approx(1.0, abs=1e-4)
+    assert outcome["intercept"] == pytest.approx(-0.5, abs=1e-4)
+    assert outcome["n_common"] == ITEMS
+    assert difficulties == pytest.approx({f"i{n}": difficulty(n) for n in range(ITEMS)}, abs=1e-3)
+    thetas = [decode(r.value() or b"", BatchAbility) for r in whole(settings, "batch-abilities")]
+    assert thetas[-1].theta == pytest.approx(0.25, abs=1e-3)
+
+
+async def test_a_person_is_told_what_came_of_asking(settings: Settings) -> None:
+    settings = replace(settings, trigger_responses=10**9)
+    with pytest.raises(CalibrationError, match="No attempt has been folded yet"):
+        await ask(settings)
+    respond(settings)
+    with pytest.raises(CalibrationError, match="not decided within 0 s"):
+        await ask(settings, wait_s=0.3)
+    service = FakeService()
+    async with calibrator(settings, service):
+        run = await ask(settings, wait_s=DEADLINE_S)
+        assert run.outcome is not None
+        assert (run.outcome.status, run.request.reason) == ("applied", "manual")
+        # A version is in force now, so this asks for a fit on its base; and the same once more.
+        service.failures = 1
+        failed = await ask(settings, wait_s=DEADLINE_S)
+        assert failed.failed
+        again = await ask(settings, wait_s=DEADLINE_S)
+        assert again.request.request_id == failed.request.request_id
+        assert again.outcome is not None
+        assert again.outcome.status == "applied"
+    assert len(service.calls) == 3

@@ -41,8 +41,8 @@ def test_addresses_are_services_of_the_file() -> None:
     environment = OURS["engine"]["environment"]
     hosts = [
         environment["KAFKA_BROKER"].partition(":")[0],
-        re.search(r"@(\w+):", environment["DATABASE_URL"])[1],  # type: ignore[index]
-        re.search(r"//(\w+):", environment["R_IRT_BASE_URL"])[1],  # type: ignore[index]
+        re.search(r"@(\w+):", environment["DATABASE_URL"])[1],
+        re.search(r"//(\w+):", environment["R_IRT_BASE_URL"])[1],
     ]
     assert hosts == ["kafka", "postgres", "irt"]
     assert environment["KAFKA_BROKER"] in SERVICES["kafka"]["environment"][

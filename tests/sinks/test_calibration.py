@@ -1,4 +1,4 @@
-"""What a calibration leaves in the tables, whichever of its topics is read first."""
+"""What a calibration leaves in the tables."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from schemas.calibration import (
     BatchAbility,
     CalibratedItem,
     CalibrationAbilities,
+    CalibrationAlert,
+    CalibrationOutcome,
     CalibrationResult,
     ItemParamsRecord,
     ParamsManifest,
@@ -20,7 +22,6 @@ from schemas.calibration import (
 from stream.settings import Settings
 from stream.sinks.calibration import (
     MANIFEST_KEY,
-    CalibrationAlert,
     batch_ability_reader,
     item_params_reader,
     read_calibration_result,
@@ -58,22 +59,36 @@ def result(**changes) -> CalibrationResult:
 
 
 def params(item: str = "i1", b: float = 0.5, version: str = "c1", **more) -> ItemParamsRecord:
-    return ItemParamsRecord(item, 1.25, b, 0.0, 0.125, version, **more)
+    return ItemParamsRecord(item, 1.25, b, 0.0, 0.125, version, n=30, **more)
 
 
-def manifest(**changes) -> ParamsManifest:
+def manifest() -> ParamsManifest:
+    return ParamsManifest("c1", 4, "calibrated", "run1", 1, 1.25, -0.5, "stocking_lord", 7000)
+
+
+def outcome(**changes) -> CalibrationOutcome:
     values = {
+        "run_id": "run1",
+        "request_id": "req1",
+        "kind": "irt",
+        "status": "applied",
+        "reasons": [],
+        "warnings": ["few anchors"],
         "version": "c1",
         "sequence": 4,
-        "kind": "calibrated",
-        "run_id": "run1",
+        "slope": 1.25,
+        "intercept": -0.5,
+        "se_slope": 0.125,
+        "se_intercept": None,
+        "method": "stocking_lord",
+        "n_common": 9,
+        "dropped": ["i7"],
         "n_items": 1,
-        "linking_slope": 1.25,
-        "linking_intercept": -0.5,
-        "linking_method": "stocking_lord",
-        "published_at": 7000,
+        "n_abilities": 2,
+        "cut_time": 5000,
+        "decided_at": 7000,
     }
-    return ParamsManifest(**{**values, **changes})
+    return CalibrationOutcome(**{**values, **changes})
 
 
 async def write_params(database, *records, read=read_item_params) -> None:
@@ -94,40 +109,50 @@ async def fit_meta(tables):
     return json.loads(row["model_spec"]), json.loads(row["metrics"]), row
 
 
-@pytest.mark.parametrize("manifest_first", [True, False])
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("order", ["ro", "or", "ror", "roro", "oro"])
+@pytest.mark.parametrize("in_one_batch", [True, False])
 async def test_an_applied_run_holds_the_linking_constants_that_were_applied(
-    tables, database, manifest_first, times
+    tables, database, order, in_one_batch
 ):
-    steps = [
-        lambda: write(database, read_calibration_result, result()),
-        lambda: write_params(database, manifest()),
-    ]
-    for step in reversed(steps) if manifest_first else steps:
-        for _ in range(times):
-            await step()
+    values = [result() if which == "r" else outcome() for which in order]
+    for batch in [values] if in_one_batch else [[value] for value in values]:
+        await write(database, read_calibration_result, *batch)
     spec, metrics, row = await fit_meta(tables)
     assert spec == {
         "model": "2PL",
         "responses": "first",
-        "linking_constants": {"slope": 1.25, "intercept": -0.5, "method": "stocking_lord"},
+        "linking_constants": {
+            "slope": 1.25,
+            "intercept": -0.5,
+            "se_slope": 0.125,
+            "se_intercept": None,
+            "method": "stocking_lord",
+            "n_common": 9,
+            "dropped": ["i7"],
+        },
         "applied": True,
         "version": "c1",
     }
     assert metrics["converged"] is True
-    assert (metrics["status"], metrics["n_items"], metrics["cut_offsets"]) == (
-        *("succeeded", 1),
-        {"0": 77},
+    assert (metrics["status"], metrics["n_items"], metrics["outcome"]) == (
+        "succeeded",
+        1,
+        "applied",
     )
+    assert metrics["cut_offsets"] == {"0": 77}
+    assert metrics["outcome_warnings"] == ["few anchors"]
     assert (row["run_id"], row["params_version"]) == ("run1", "c1")
     assert row["fitted_at"] == datetime(1970, 1, 1, 0, 0, 6, tzinfo=UTC)
 
 
-async def test_a_run_that_was_not_applied_holds_the_constants_of_its_fit(tables, database):
-    await write(database, read_calibration_result, result())
-    spec, _, _ = await fit_meta(tables)
+@pytest.mark.parametrize("status", ["refused", "dry_run"])
+async def test_a_run_that_was_not_applied_holds_the_constants_of_its_fit(tables, database, status):
+    decided = outcome(status=status, version="", sequence=0, reasons=["Too few responses."])
+    await write(database, read_calibration_result, result(), decided)
+    spec, metrics, row = await fit_meta(tables)
     assert spec["linking_constants"] == {"slope": 1.0, "intercept": 0.0}
-    assert "applied" not in spec
+    assert (spec["applied"], row["params_version"]) == (False, None)
+    assert (metrics["outcome"], metrics["outcome_reasons"]) == (status, ["Too few responses."])
 
 
 async def test_a_failed_request_is_a_row_with_its_reason(tables, database):
@@ -155,7 +180,7 @@ async def test_an_alert_is_a_row_and_its_repetition_is_none(tables, database):
 
 async def test_parameters_in_force_are_replaced_and_their_history_kept(tables, database):
     await write_params(database, params(b=0.5), manifest())
-    await write_params(database, params(b=0.75, version="c2"), manifest(version="c2", run_id="r2"))
+    await write_params(database, params(b=0.75, version="c2"), manifest())
     row = await tables.fetchrow("select * from mirt_item_params")
     assert (row["item_id"], row["model"], row["version"]) == ("i1", "2PL", "c2")
     assert json.loads(row["params"]) == {"a": 1.25, "b": 0.75, "c": 0.0}
@@ -165,14 +190,12 @@ async def test_parameters_in_force_are_replaced_and_their_history_kept(tables, d
         ("c1", 0.5),
         ("c2", 0.75),
     ]
-    assert json.loads(history[0]["metrics"]) == {"se_b": 0.125}
+    assert json.loads(history[0]["metrics"]) == {"se_b": 0.125, "n": 30}
 
 
 async def test_provisional_parameters_reach_no_table(tables, database):
-    await write_params(
-        database, params(provisional=True), manifest(kind="provisional", run_id="", version="c1p1")
-    )
-    for table in ("mirt_item_params", "item_calibration", "mirt_fit_meta"):
+    await write_params(database, params(provisional=True), manifest())
+    for table in ("mirt_item_params", "item_calibration", "sink_rejects"):
         assert await tables.fetchval(f"select count(*) from {table}") == 0
 
 
