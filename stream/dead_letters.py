@@ -95,7 +95,6 @@ def from_json(row: dict[str, Any]) -> tuple[bytes | None, bytes | None]:
     The value may be text, base64, or an object: the attempt itself. Without a key the attempt's
     own ``user_id`` becomes the key.
     """
-
     value: bytes | None
     if isinstance(row.get("value"), dict):
         value = msgspec.json.encode(row["value"])

@@ -23,10 +23,10 @@ def build(role: Role, settings: Settings) -> ThetaApp:
     # Imported here: a role needs its own room only.
     if role == "engine":
         from stream.engine.engine import register as register_engine
-        from stream.lookup.theta import EngineHealth, add_theta_routes
+        from stream.lookup.theta import add_theta_routes, engine_health
 
         engine = register_engine(app)
-        server = HttpServer(app, EngineHealth(engine))
+        server = HttpServer(app, engine_health(engine))
         add_theta_routes(server, engine)
     elif role == "calibrator":
         from stream.calibration.agents import register as register_calibrator
@@ -36,8 +36,10 @@ def build(role: Role, settings: Settings) -> ThetaApp:
     else:
         from stream.sinks import register as register_sinks
 
-        register_sinks(app)
-        server = HttpServer(app, Health())
+        database = register_sinks(app)
+        server = HttpServer(
+            app, Health(ready=lambda: None if database.ready else "PostgreSQL or its tables")
+        )
     app.early_services.insert(0, server)
     return app
 

@@ -28,7 +28,7 @@ from topics.catalogue import (
     item_params_topic,
 )
 
-__all__ = ["decide", "linked_items"]
+__all__ = ["decide", "linked_items", "refuse"]
 
 
 def decide(
@@ -74,15 +74,39 @@ def decide(
             if all(item.provisional for item in items):
                 reasons.append("No item is determined well enough.")
     applied = not reasons and not settings.dry_run
-    outcome = CalibrationOutcome(
+    outcome = _outcome(result, reasons, now_ms, link)
+    if not applied or link is None:
+        outcome.status = "refused" if reasons else "dry_run"
+        return _told(result, outcome)
+    outcome.status = "applied"
+    outcome.version, outcome.sequence = version, sequence
+    outcome.n_items, outcome.n_abilities = len(items), len(abilities)
+    return [
+        *_item_messages(items),
+        *_ability_messages(abilities, link, result, version),
+        *_told(result, outcome),
+        _manifest(result, link, outcome),
+    ]
+
+
+def refuse(result: CalibrationResult, reason: str, now_ms: int) -> list[Outgoing]:
+    """Return what to publish of a result that could not even be decided on."""
+    return _told(result, _outcome(result, [reason], now_ms, None))
+
+
+def _outcome(
+    result: CalibrationResult, reasons: list[str], now_ms: int, link: Link | None
+) -> CalibrationOutcome:
+    """Return the outcome of a result that is not applied (yet)."""
+    return CalibrationOutcome(
         run_id=result.run_id,
         request_id=result.request_id,
         kind=result.kind,
-        status="applied" if applied else "refused" if reasons else "dry_run",
+        status="refused",
         reasons=reasons,
         warnings=[*result.warnings, *(link.warnings if link else ())],
-        version=version if applied else "",
-        sequence=sequence if applied else 0,
+        version="",
+        sequence=0,
         slope=link.slope if link else 1.0,
         intercept=link.intercept if link else 0.0,
         se_slope=link.se_slope if link else None,
@@ -90,22 +114,20 @@ def decide(
         method=link.method if link else "none",
         n_common=len(link.common) if link else 0,
         dropped=sorted(link.dropped) if link else [],
-        n_items=len(items) if applied else 0,
-        n_abilities=len(abilities) if applied else 0,
+        n_items=0,
+        n_abilities=0,
         cut_time=result.cut_time,
         decided_at=now_ms,
     )
-    told = [outcome, *_alerts(result, outcome, now_ms)]
+
+
+def _told(result: CalibrationResult, outcome: CalibrationOutcome) -> list[Outgoing]:
+    """Return the outcome and its alerts as records of ``calibration-results``."""
     key = result.request_id.encode()
-    messages = [Outgoing(calibration_results_topic.name, key, encode(record), 0) for record in told]
-    if applied and link is not None:
-        return [
-            *_item_messages(items),
-            *_ability_messages(abilities, link, result, version),
-            *messages,
-            _manifest(result, link, outcome, now_ms),
-        ]
-    return messages
+    return [
+        Outgoing(calibration_results_topic.name, key, encode(record), 0)
+        for record in (outcome, *_alerts(result, outcome))
+    ]
 
 
 def linked_items(
@@ -176,9 +198,7 @@ def _ability_messages(
     ]
 
 
-def _manifest(
-    result: CalibrationResult, link: Link, outcome: CalibrationOutcome, now_ms: int
-) -> Outgoing:
+def _manifest(result: CalibrationResult, link: Link, outcome: CalibrationOutcome) -> Outgoing:
     manifest = ParamsManifest(
         version=outcome.version,
         sequence=outcome.sequence,
@@ -188,14 +208,12 @@ def _manifest(
         linking_slope=link.slope,
         linking_intercept=link.intercept,
         linking_method=link.method,
-        published_at=now_ms,
+        published_at=outcome.decided_at,
     )
     return Outgoing(item_params_topic.name, MANIFEST_KEY, encode(manifest), 0)
 
 
-def _alerts(
-    result: CalibrationResult, outcome: CalibrationOutcome, now_ms: int
-) -> list[CalibrationAlert]:
+def _alerts(result: CalibrationResult, outcome: CalibrationOutcome) -> list[CalibrationAlert]:
     """Return what a person should look at: a refusal, and each item that drifted."""
     alerts = []
     if outcome.status == "refused":
@@ -205,7 +223,7 @@ def _alerts(
                 request_id=result.request_id,
                 kind="refused",
                 detail=" ".join([*outcome.reasons, "The old parameters stay in force."]),
-                raised_at=now_ms,
+                raised_at=outcome.decided_at,
                 metrics={"n_observations": result.n_observations, "n_learners": result.n_learners},
             )
         )
@@ -215,7 +233,7 @@ def _alerts(
             request_id=result.request_id,
             kind="item_drift",
             detail="It moved against the other common items and was left out of the link.",
-            raised_at=now_ms,
+            raised_at=outcome.decided_at,
             item_id=item_id,
         )
         for item_id in outcome.dropped

@@ -36,8 +36,7 @@ async def ask(
 ) -> Run:
     """Publish a request for a calibration of what the engines have folded so far.
 
-    If the very same is being fitted or is in force already, that run is returned and nothing is
-    published.
+    If the very same is being worked on already, that run is returned and nothing is published.
 
     Parameters
     ----------

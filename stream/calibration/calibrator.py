@@ -259,15 +259,28 @@ class Calibrator(Service):
             await self._reader.caught_up()
             parts = self.known.runs.abilities.get(result.run_id, {})
             abilities = [ability for _, part in sorted(parts.items()) for ability in part]
-            publication = await asyncio.to_thread(
-                apply.decide,
-                result,
-                abilities,
-                self.known.params,
-                self.settings,
-                int(time.time() * 1000),
-            )
+            now_ms = int(time.time() * 1000)
+            try:
+                publication = await asyncio.to_thread(
+                    apply.decide, result, abilities, self.known.params, self.settings, now_ms
+                )
+            except Exception as error:
+                # One result must not keep the process from starting again and again.
+                logger.exception("calibration %s cannot be decided", result.run_id)
+                reason = f"It could not be decided: {type(error).__name__}: {error}."
+                publication = apply.refuse(result, reason, now_ms)
             await self._tell(publication)
+            self._log_outcome(result)
+
+    def _log_outcome(self, result: CalibrationResult) -> None:
+        outcome = self.known.runs.by_request[result.request_id].outcome
+        assert outcome is not None
+        logger.info(
+            "calibration %s is %s: version %s, slope %.4f, intercept %.4f (%s, %d items)%s",
+            *(result.run_id, outcome.status, outcome.version or "unchanged"),
+            *(outcome.slope, outcome.intercept, outcome.method, outcome.n_common),
+            "".join(f"; {text}" for text in (*outcome.reasons, *outcome.warnings)),
+        )
 
     async def _tell(self, messages: list[Outgoing]) -> None:
         """Publish, and know at once what was published: it comes back only later."""

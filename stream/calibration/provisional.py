@@ -40,7 +40,9 @@ def due_difficulties(totals: ItemTotals, params: ParamsInForce) -> list[tuple[st
     due = [
         item
         for item, n in totals.n.items()
-        if n >= MIN_RESPONSES and _is_due(n, params.items.get(item))
+        if n >= MIN_RESPONSES
+        and 0 <= totals.correct[item] <= n
+        and _is_due(n, params.items.get(item))
     ]
     if not due:
         return []
@@ -112,11 +114,12 @@ def _population(totals: ItemTotals, params: ParamsInForce) -> tuple[float, float
     known = [
         item
         for item in params.calibrated().values()
-        if totals.n.get(item.item_id, 0) >= _MANY_RESPONSES
+        if (n := totals.n.get(item.item_id, 0)) >= _MANY_RESPONSES
+        and 0 <= totals.correct[item.item_id] <= n
     ]
     if not known:
         # No scale yet: learners are N(0, 1), and items lie where the overall share correct says.
-        correct = sum(totals.correct.values())
+        correct = min(max(0, sum(totals.correct.values())), totals.responses)
         mean, _ = provisional_difficulty(totals.responses, correct, 0.0)
         return 0.0, mean, 1.0
     offsets = [

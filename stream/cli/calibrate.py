@@ -38,8 +38,8 @@ def now(
 ) -> None:
     """Ask for a calibration of what has been folded so far.
 
-    Publishes a request with the reason "manual", which no cool-down holds back. The same data are
-    not fitted twice: if they are in force already, that run is shown.
+    Publishes a request with the reason "manual", which no cool-down holds back. If the same is
+    being worked on already, nothing is published and that run is shown.
     Exit code: 0 asked (with --wait: applied, or reported by DRY_RUN), 1 otherwise.
 
     Examples:

@@ -38,6 +38,7 @@ from topics.catalogue import (
     TopicSpec,
     attempts_topic,
     batch_abilities_topic,
+    calibration_results_topic,
     feature_updates_topic,
     item_params_topic,
     item_partials_topic,
@@ -65,6 +66,7 @@ _SINK_INPUTS = (
     item_partials_topic,
     item_params_topic,
     batch_abilities_topic,
+    calibration_results_topic,
 )
 
 _DEMO_DEFAULTS = {

@@ -54,9 +54,10 @@ def _postgres(settings: Settings) -> list[Finding]:
     return [Finding("postgres", not pending, detail, "thetastream migrate" if pending else "")]
 
 
-def _http(subject: str, url: str, advice: str) -> list[Finding]:
+def _http(subject: str, url: str, advice: str, token: str = "") -> list[Finding]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        reply = httpx.get(url, timeout=_TIMEOUT_S)
+        reply = httpx.get(url, timeout=_TIMEOUT_S, headers=headers)
     except httpx.HTTPError as error:
         return [Finding(subject, False, f"{url}: {error}", advice)]
     return [Finding(subject, reply.is_success, f"{url}: {reply.text[:200]}", advice)]
@@ -78,7 +79,8 @@ def doctor(
         lambda: _http(
             "calibrator",
             f"{settings.r_irt_base_url.rstrip('/')}/healthz",
-            "thetastream local up, or set R_IRT_BASE_URL",
+            "thetastream local up, or set R_IRT_BASE_URL and R_IRT_INTERNAL_TOKEN",
+            settings.r_irt_internal_token,
         ),
         lambda: _http("engine", f"{lookup_url(settings)}/readyz", "thetastream run"),
     ]

@@ -243,7 +243,9 @@ def log_likelihood_array(
         right = np.logaddexp(np.log(c), np.log1p(-c) - np.logaddexp(0.0, -x))
     wrong = np.log1p(-c) - np.logaddexp(0.0, x)
     # Rounding may lift log(c + (1 - c)) a hair above log 1.
-    return np.minimum(np.where(np.asarray(correct, bool), right, wrong), 0.0)
+    return np.asarray(
+        np.minimum(np.where(np.asarray(correct, bool), right, wrong), 0.0), np.float64
+    )
 
 
 def _predictor(theta: ArrayLike, a: ArrayLike, b: ArrayLike) -> FloatArray:

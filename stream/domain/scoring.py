@@ -85,8 +85,8 @@ def eap_scores(
         raise ValueError("learner, item and correct must have the same length")
     if sd <= 0.0:
         raise ValueError(f"the group's sd is {sd}; it must be positive")
-    n_items = int(item.max(initial=-1)) + 1
-    a, b, c = (np.broadcast_to(np.asarray(p, np.float64), _shape(p, n_items)) for p in (a, b, c))
+    n_items = max(int(item.max(initial=0)) + 1, *(np.size(p) for p in (a, b, c)))
+    a, b, c = (np.broadcast_to(np.asarray(p, np.float64), n_items) for p in (a, b, c))
     if n_learners is None:
         n_learners = int(learner.max(initial=-1)) + 1
     x, log_prior = _grid(learner, n_learners, float(np.mean(a**2)))
@@ -101,11 +101,6 @@ def eap_scores(
     first = weight @ theta
     spread = (weight * (theta - first[:, None]) ** 2).sum(axis=1)
     return Scores(first, np.sqrt(spread))
-
-
-def _shape(parameter: ArrayLike, n_items: int) -> tuple[int, ...]:
-    shape = np.shape(parameter)
-    return shape if shape else (max(1, n_items),)
 
 
 def _grid(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from aiohttp import web
 from mode import Service
@@ -23,19 +24,20 @@ _OPEN_PATHS = {"/healthz", "/readyz", "/metrics"}
 """Served without the token: probes and scrapers have none."""
 
 
+@dataclass(frozen=True)
 class Health:
-    """What a role says of itself.
+    """What a role says of itself; each question is answered by None (yes) or by what is amiss.
 
-    Subclass it for a role; this one is always alive and ready.
+    Attributes
+    ----------
+    alive
+        Does the process make progress? A supervisor restarts one that does not.
+    ready
+        Can it do its work? No requests are sent to one that cannot.
     """
 
-    def alive(self) -> str | None:
-        """Return None while the process makes progress, else what it is stuck on."""
-        return None
-
-    def ready(self) -> str | None:
-        """Return None when requests can be served, else what is missing."""
-        return None
+    alive: Callable[[], str | None] = lambda: None
+    ready: Callable[[], str | None] = lambda: None
 
 
 class HttpServer(Service):

@@ -14,29 +14,22 @@ from stream.engine.outputs import topic_thetas
 from stream.lookup.server import Health, HttpServer
 from stream.lookup.store import ThetaReader
 
-__all__ = ["EngineHealth", "add_theta_routes"]
+__all__ = ["add_theta_routes", "engine_health"]
 
 _STUCK_S = 300.0
 """Seconds that a change may wait for its commit before the process counts as stuck: longer than
 a broker's restart, shorter than anybody's patience."""
 
 
-class EngineHealth(Health):
+def engine_health(engine: Engine) -> Health:
     """Alive while changes get committed, ready when every partition's state is loaded."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def alive() -> str | None:
+        age = engine.oldest_change_s()
+        stuck = age > _STUCK_S
+        return f"the oldest change has waited {age:.0f} s for its commit" if stuck else None
 
-    def alive(self) -> str | None:
-        """Return what is stuck, if anything is."""
-        age = self._engine.oldest_change_s()
-        if age > _STUCK_S:
-            return f"the oldest change has waited {age:.0f} s for its commit"
-        return None
-
-    def ready(self) -> str | None:
-        """Return what is missing while state is loaded."""
-        return None if self._engine.ready else "loading state"
+    return Health(alive=alive, ready=lambda: None if engine.ready else "loading state")
 
 
 def add_theta_routes(server: HttpServer, engine: Engine) -> None:

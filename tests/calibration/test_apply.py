@@ -18,7 +18,7 @@ from schemas.calibration import (
     ParamsManifest,
 )
 from schemas.codec import decode, encode
-from stream.calibration.apply import decide
+from stream.calibration.apply import decide, refuse
 from stream.calibration.state import MANIFEST_KEY, ParamsInForce
 from stream.kafka.transaction import Outgoing
 from stream.settings import Settings
@@ -255,3 +255,9 @@ def test_an_item_hardly_determined_is_provisional_or_stays_as_it_was() -> None:
     assert found.items["i15"].provisional
     assert found.items["i15"].se_b == pytest.approx(2.0 * SLOPE)
     assert not found.items["i04"].provisional
+
+
+def test_a_result_that_breaks_the_decision_itself_is_refused() -> None:
+    found = Decision(refuse(_result(_fitted()), "It could not be decided: X.", 5))
+    assert found.outcome.status == "refused"
+    assert found.alerts[0].detail == "It could not be decided: X. The old parameters stay in force."
