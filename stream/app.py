@@ -67,6 +67,10 @@ def new_app(role: Role, settings: Settings, **overrides: Any) -> ThetaApp:
         # Time a process may take to answer a rebalance: it flushes first.
         "broker_rebalance_timeout": 60.0,
         "broker_commit_interval": 1.0,
+        # While all partitions are paused nobody polls (PostgreSQL or the broker is away). Kafka's
+        # client would leave the group after this time and, since Faust does not poll between two
+        # assignments, never come back. Liveness is ours to watch, see /healthz.
+        "broker_max_poll_interval": 30 * 86_400.0,
         # Without it every rebalance waits for all streams and runs the garbage collector;
         # nothing is gained, since unflushed work is folded again by the next owner.
         "stream_wait_empty": False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import NoReturn
 
 import faust
@@ -48,6 +49,8 @@ def run_role(role: Role, settings: Settings) -> NoReturn:
     """Run a role until it is told to stop or crashes; exits non-zero after a crash."""
     logging.basicConfig(level=settings.log_level.upper(), format=_LOG_FORMAT)
     uvloop.install()
+    # Faust makes its own directory below it, but not its parents.
+    Path(settings.state_dir).mkdir(parents=True, exist_ok=True)
     app = build(role, settings)
     worker = faust.Worker(
         app,

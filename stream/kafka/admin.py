@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,14 +95,7 @@ def create_topics(settings: Settings) -> list[str]:
         The broker does not answer.
     """
     states = describe_topics(settings)
-    for state in states:
-        if state.partitions not in (None, state.wanted_partitions):
-            raise TopicMismatchError(
-                f"Topic {state.name} {state.problem}. The number is fixed when a topic is made, "
-                "because a learner's state lives in the partition of its key; nothing was changed. "
-                "Set THETASTREAM_PARTITIONS to the topic's number, or give a new "
-                "THETASTREAM_TOPIC_PREFIX and replay the log into the new topics."
-            )
+    _refuse_other_partitions(states)
     missing = [state for state in states if state.partitions is None]
     if not missing:
         return []
@@ -126,6 +120,13 @@ def create_topics(settings: Settings) -> list[str]:
             # Another process may have made it in the meantime.
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TopicMismatchError(f"Topic {name} could not be made: {error}") from error
+    # A broker lists a new topic a moment after it was made, also one that another process made.
+    ends_at = time.monotonic() + _TIMEOUT_S
+    while any(state.partitions is None for state in (made := describe_topics(settings))):
+        if time.monotonic() > ends_at:
+            raise _unavailable(settings)
+        time.sleep(0.1)
+    _refuse_other_partitions(made)
     return [state.name for state in missing]
 
 
@@ -140,6 +141,17 @@ async def ensure_topics(settings: Settings) -> None:
             delay_s = min(2 * delay_s, 10.0)
         else:
             return
+
+
+def _refuse_other_partitions(states: Sequence[TopicState]) -> None:
+    for state in states:
+        if state.partitions not in (None, state.wanted_partitions):
+            raise TopicMismatchError(
+                f"Topic {state.name} {state.problem}. The number is fixed when a topic is made, "
+                "because a learner's state lives in the partition of its key; nothing was changed. "
+                "Set THETASTREAM_PARTITIONS to the topic's number, or give a new "
+                "THETASTREAM_TOPIC_PREFIX and replay the log into the new topics."
+            )
 
 
 def _unavailable(settings: Settings) -> BrokerUnavailableError:

@@ -15,10 +15,6 @@ _MAX_POLL_RECORDS = 2000
 """Records of one batch. With the stream's buffer it bounds what waits in memory while PostgreSQL
 is away."""
 
-_MAX_POLL_INTERVAL_S = 30 * 86_400.0
-"""While all partitions are paused nobody polls. Kafka's client would then leave the group after
-this time and, since Faust does not poll between two assignments, never come back."""
-
 _TABLES = (
     theta.mirt_ability,
     theta.student_topic_theta,
@@ -45,7 +41,6 @@ def register(app: ThetaApp) -> SinkDatabase:
     """
     settings = app.settings
     app.conf.broker_max_poll_records = _MAX_POLL_RECORDS
-    app.conf.broker_max_poll_interval = _MAX_POLL_INTERVAL_S
     database = SinkDatabase(settings, _TABLES)
     app.early_services.append(database)
     readers: list[tuple[TopicSpec, Reader]] = [
