@@ -122,10 +122,12 @@ def create_topics(settings: Settings) -> list[str]:
                 raise TopicMismatchError(f"Topic {name} could not be made: {error}") from error
     # A broker lists a new topic a moment after it was made, also one that another process made.
     ends_at = time.monotonic() + _TIMEOUT_S
-    while any(state.partitions is None for state in (made := describe_topics(settings))):
+    made = describe_topics(settings)
+    while any(state.partitions is None for state in made):
         if time.monotonic() > ends_at:
             raise _unavailable(settings)
         time.sleep(0.1)
+        made = describe_topics(settings)
     _refuse_other_partitions(made)
     return [state.name for state in missing]
 
