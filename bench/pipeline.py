@@ -67,13 +67,13 @@ def running_pipeline(**overrides: str) -> Iterator[Pipeline]:
                 yield Pipeline(settings, url, env)
 
 
-def wait_until(done: Callable[[], bool], timeout_s: float) -> None:
+def wait_until(done: Callable[[], bool], timeout_s: float, *, every_s: float = 0.1) -> None:
     """Wait for a condition, or end the measurement with an error."""
     ends_at = time.monotonic() + timeout_s
     while not done():
         if time.monotonic() > ends_at:
             sys.exit(f"waited {timeout_s:.0f} s in vain")
-        time.sleep(0.1)
+        time.sleep(every_s)
 
 
 def percentile(values: list[float], share: float) -> float:

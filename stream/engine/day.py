@@ -119,6 +119,11 @@ class Day:
             at = hashes.find(attempt, at + 1)
         return -1
 
+    def hashes(self) -> list[bytes]:
+        """Return the attempt hashes, in order of arrival."""
+        packed = bytes(self._hashes)
+        return [packed[at : at + _HASH_BYTES] for at in range(0, len(packed), _HASH_BYTES)]
+
     def row(self, index: int) -> tuple[int, int, int, int, int]:
         """Return (time, response_time, item, topic, flags) of a row."""
         fields: tuple[int, int, int, int, int] = _ROW.unpack_from(self._rows, index * _ROW.size)

@@ -47,6 +47,9 @@ logger = logging.getLogger(__name__)
 _SLICE_S = 0.002
 """Seconds of work after which others on the event loop (lookups, heartbeats) get their turn."""
 
+_RELEASE_TIMEOUT_S = 15.0
+"""Seconds that a last flush may take when a partition is let go."""
+
 _BACKLOG_FACTOR = 2
 """Changed learners, as a multiple of THETASTREAM_FLUSH_ROWS, at which folding waits for a flush."""
 
@@ -60,6 +63,13 @@ class Partition:
         Held while folding a slice or encoding a flush.
     unacknowledged
         Batches of Faust in order, acknowledged when a flush has covered them.
+    revoked
+        Nothing is folded any more.
+    closing
+        Its regular flushes are to end.
+    torn
+        Folding or encoding broke off half-way: the state in memory must not be written. What was
+        committed is whole; the next owner folds the rest again.
     """
 
     def __init__(self, state: PartitionState, publisher: TransactionalPublisher) -> None:
@@ -75,6 +85,8 @@ class Partition:
         }
         self.watermark = state.position.stream_week
         self.revoked = False
+        self.closing = False
+        self.torn = False
         self.task: asyncio.Task[None] | None = None
         self.changed_since: float | None = None
 
@@ -117,7 +129,9 @@ class Engine(Service):
 
     async def on_stop(self) -> None:
         """Flush what is in hand, then let go of every partition."""
-        await asyncio.gather(*(self._release(p) for p in list(self.partitions)))
+        # After an error the state may be torn; nothing is lost by folding again.
+        flush = self._crashing is None and not self.app.crashed
+        await asyncio.gather(*(self._release(p, flush=flush) for p in list(self.partitions)))
         await self._reader.stop()
 
     def _on_failure(self, error: BaseException) -> None:
@@ -205,20 +219,31 @@ class Engine(Service):
         )
         state = PartitionState(number, self.settings.lateness_days, self.params)
         await asyncio.to_thread(loader.fill, state)
-        state.use_newest_params()
         partition = self.partitions[number] = Partition(state, publisher)
         partition.task = asyncio.create_task(self._flush_regularly(partition))
 
     async def _release(self, number: int, *, flush: bool = True) -> None:
         partition = self.partitions.pop(number)
-        partition.revoked = True
-        if partition.task is not None:
-            partition.task.cancel()
+        partition.revoked = partition.closing = True
+        partition.wake.set()
+        partition.flushed.set()
         try:
             if flush:
-                await self._flush(partition)
+                # Not cancelled: a flush that is being encoded has taken changes over already.
+                last = asyncio.ensure_future(self._flush(partition))
+                last.add_done_callback(lambda done: done.cancelled() or done.exception())
+                async with asyncio.timeout(_RELEASE_TIMEOUT_S):
+                    await asyncio.shield(last)
+        except TimeoutError:
+            logger.warning(
+                "partition %d is given up with unflushed changes: the broker does not answer; "
+                "its next owner folds them again",
+                number,
+            )
         finally:
             await partition.publisher.close()
+            if partition.task is not None:
+                await asyncio.wait([partition.task])
 
     # -- folding -----------------------------------------------------------------------------
 
@@ -259,11 +284,13 @@ class Engine(Service):
                 if partition.revoked:
                     return
                 until = time.perf_counter() + _SLICE_S
+                partition.torn = True
                 while position < count:
                     fold(records[position])
                     position += 1
                     if not position % 16 and time.perf_counter() >= until:
                         break
+                partition.torn = False
             if partition.changed_since is None and state.has_changes:
                 partition.changed_since = time.monotonic()
             if len(state.changed) >= limit:
@@ -279,11 +306,13 @@ class Engine(Service):
 
     async def _flush_regularly(self, partition: Partition) -> None:
         interval = self.settings.flush_interval_secs
-        while True:
+        while not partition.closing:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(partition.wake.wait(), interval)
             partition.wake.clear()
             if partition.revoked:
+                # A partition that is kept through a rebalance is flushed again after it.
+                await asyncio.sleep(0)
                 continue
             try:
                 await self._flush(partition)
@@ -297,6 +326,8 @@ class Engine(Service):
         async with partition.flushing:
             started = time.perf_counter()
             async with partition.lock:
+                if partition.torn:
+                    return
                 new_params = state.use_newest_params()
                 week_begun = self._stream_week > state.position.weeks_published
                 if not (state.has_changes or new_params or week_begun or force):
@@ -308,7 +339,9 @@ class Engine(Service):
                     int(time.time() * 1000),
                     published_watermark=partition.watermark,
                 )
+                partition.torn = True
                 await _in_slices(flush.build())
+                partition.torn = False
                 covered = {
                     "attempts": state.position.attempts,
                     "abilities": state.position.abilities,
@@ -319,6 +352,7 @@ class Engine(Service):
                 await partition.publisher.publish(flush.messages)
             except BaseException:
                 partition.changed_since = changed_since
+                partition.torn = True
                 raise
             partition.watermark = watermark
             for source, offset in covered.items():

@@ -72,6 +72,7 @@ class Learner:
     """
 
     __slots__ = (
+        "_known",
         "attempts",
         "changed_days",
         "correct",
@@ -102,6 +103,13 @@ class Learner:
         self.days: dict[int, Day] = {}
         self.changed_days: set[int] = set()
         self.published_latest_ms = 0
+        self._known: set[bytes] | None = None
+
+    def known_attempts(self) -> set[bytes]:
+        """Return the hashes of all stored attempts, voids and regrades; add new ones to it."""
+        if self._known is None:
+            self._known = {one for day in self.days.values() for one in day.hashes()}
+        return self._known
 
     def topic(self, topic_id: str) -> int:
         """Return the index of a topic, adding it when new."""

@@ -27,6 +27,9 @@ from stream.engine.learner import Learner
 __all__ = ["Indicators", "changed_feature_rows", "changed_weeks", "kpi_row", "topic_thetas"]
 
 
+_KPIS = ("I_t", "I_t_accuracy", "E_t", "R_t", "A_t", "P", "S")
+
+
 @dataclass(frozen=True, slots=True)
 class Indicators:
     """The settings that the indicators depend on."""
@@ -154,13 +157,15 @@ def kpi_row(learner: Learner, week_start: int, indicators: Indicators) -> KpiRow
     recent_from = as_of - RECENT_DAYS + 1
     start = as_of - WINDOW_DAYS + 1
     days = sorted(n for n, day in learner.days.items() if start <= n <= as_of and day.attempts)
+    if not days:
+        return KpiRow(week_start, dict.fromkeys(_KPIS))
     sessions = 0
     right_times: tuple[list[int], list[int]] = ([], [])
     first_miss: dict[int, int] = {}
     last_right: dict[int, int] = {}
     for number in days:
         rows = learner.days[number].valid_rows()
-        sessions += kpi.session_count(sorted(row[0] for row in rows))
+        sessions += kpi.session_count(sorted([row[0] for row in rows])) if len(rows) > 1 else 1
         for time_ms, response_time, item, _, flags in rows:
             moment = number * DAY_MS + time_ms
             if flags & CORRECT:
@@ -171,12 +176,10 @@ def kpi_row(learner: Learner, week_start: int, indicators: Indicators) -> KpiRow
                 first_miss[item] = min(first_miss.get(item, moment), moment)
     recovered = sum(last_right.get(item, -1) > moment for item, moment in first_miss.items())
     improvement, accuracy = _improvement(learner, as_of, indicators)
-    chance = None
-    if days:
-        last = learner.days[days[-1]]
-        chance = kpi.chance_above_target(
-            last.theta + learner.shift, sqrt(last.variance), indicators.target
-        )
+    last = learner.days[days[-1]]
+    chance = kpi.chance_above_target(
+        last.theta + learner.shift, sqrt(last.variance), indicators.target
+    )
     return KpiRow(
         week_start,
         {

@@ -18,8 +18,10 @@ from collections import defaultdict
 
 from schemas.codec import decode
 from schemas.outputs import ItemPartial, TopicPartial
+from stream.engine.day import item_hash
 from stream.engine.learner import STATE_VERSION, join_packed
-from stream.engine.state import ItemTotals, PartitionState, Position, TopicTotals
+from stream.engine.params import UNKNOWN_ITEM
+from stream.engine.state import Item, PartitionState, Position, TopicTotals
 from stream.errors import StateVersionError
 
 __all__ = [
@@ -103,8 +105,13 @@ class StateLoader:
                 state.topics[name] = TopicTotals(topic.attempts, topic.correct, topic.learners)
             elif key[:1] == b"I":
                 item = decode(value, ItemPartial)
-                state.items[name] = ItemTotals(
-                    item.attempts, item.correct, item.expected, item.variance
+                state.items[name] = Item(
+                    item_hash(name),
+                    UNKNOWN_ITEM,
+                    item.attempts,
+                    item.correct,
+                    item.expected,
+                    item.variance,
                 )
         if state.position.state_version != STATE_VERSION:
             raise StateVersionError(
@@ -116,3 +123,4 @@ class StateLoader:
             days = self._days.pop(user, {})
             packed = join_packed(head, [days[day] for day in sorted(days)])
             state.rows[user.decode("utf-8", "surrogatepass")] = packed
+        state.take_params()

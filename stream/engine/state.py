@@ -35,7 +35,11 @@ from stream.engine.params import UNKNOWN_ITEM, ItemInForce, ParamsStore
 from stream.engine.records import parse
 from stream.errors import RecordError
 
-__all__ = ["DeadLetter", "ItemTotals", "KafkaRecord", "PartitionState", "Position", "TopicTotals"]
+__all__ = ["DeadLetter", "Item", "KafkaRecord", "PartitionState", "Position", "TopicTotals"]
+
+
+_MAX_EXPONENT = 700.0
+"""Beyond it exp overflows; P is its limit there."""
 
 
 class KafkaRecord(Protocol):
@@ -66,9 +70,23 @@ class TopicTotals:
 
 
 @dataclass(slots=True)
-class ItemTotals:
-    """One partition's totals of an item; ``expected`` and ``variance`` sum P and P (1 - P)."""
+class Item:
+    """An item as a partition sees it.
 
+    Attributes
+    ----------
+    hash
+        Stands for the item in the days' rows.
+    params
+        In force in this partition.
+    attempts, correct
+        The partition's totals of valid attempts.
+    expected, variance
+        Sums of P and P (1 - P) over the folded attempts.
+    """
+
+    hash: int
+    params: ItemInForce
     attempts: int = 0
     correct: int = 0
     expected: float = 0.0
@@ -131,7 +149,7 @@ class PartitionState:
         self.hot: dict[str, Learner] = {}
         self.changed: dict[str, Learner] = {}
         self.topics: dict[str, TopicTotals] = {}
-        self.items: dict[str, ItemTotals] = {}
+        self.items: dict[str, Item] = {}
         self.changed_topics: set[str] = set()
         self.changed_items: set[str] = set()
         self.dead_letters: list[DeadLetter] = []
@@ -141,7 +159,7 @@ class PartitionState:
         self._lateness_ms = lateness_days * DAY_MS
         self._retained_days = retained_days(lateness_days)
         self._storage_days = storage_days(lateness_days)
-        self.use_newest_params()
+        self.take_params()
 
     # -- looking up --------------------------------------------------------------------------
 
@@ -169,12 +187,17 @@ class PartitionState:
         Called at a flush only: the version is part of the offset row, so that a replay folds the
         same attempts with the same parameters.
         """
-        if self.position.params_version == self._params.version and self._item_params:
+        if self.position.params_version == self._params.version:
             return False
-        changed = self.position.params_version != self._params.version
+        self.take_params()
+        return True
+
+    def take_params(self) -> None:
+        """Put the newest whole parameter version in force."""
         self._item_params = self._params.items
         self.position.params_version = self._params.version
-        return changed
+        for item_id, item in self.items.items():
+            item.params = self._item_params.get(item_id, UNKNOWN_ITEM)
 
     # -- folding -----------------------------------------------------------------------------
 
@@ -196,10 +219,8 @@ class PartitionState:
         attempt = attempt_hash(event.attempt_id)
         is_attempt = event.op == "attempt"
         if learner is not None:
-            oldest = learner.latest_ms // DAY_MS - self._retained_days
-            for number, day in learner.days.items():
-                if number >= oldest and day.find(attempt) >= 0:
-                    return "duplicate"
+            if attempt in learner.known_attempts() and self._is_retained(learner, attempt):
+                return "duplicate"
             if is_attempt and completed_ms < learner.latest_ms - self._lateness_ms:
                 raise RecordError(
                     "too_late",
@@ -213,6 +234,13 @@ class PartitionState:
         self.changed[event.user_id] = learner
         return "accepted"
 
+    def _is_retained(self, learner: Learner, attempt: bytes) -> bool:
+        """Whether an attempt, void or regrade lies in the retained days."""
+        oldest = learner.latest_ms // DAY_MS - self._retained_days
+        return any(
+            number >= oldest and day.find(attempt) >= 0 for number, day in learner.days.items()
+        )
+
     def _fold_attempt(
         self, learner: Learner, event: AttemptEvent, attempt: bytes, completed_ms: int
     ) -> None:
@@ -222,7 +250,8 @@ class PartitionState:
         if day is None:
             day = learner.days[number] = _new_day(learner, number)
         correct = event.correct
-        a, b, c, b_variance = self._item_params.get(event.item_id, UNKNOWN_ITEM)
+        item = self._item(event.item_id)
+        a, b, c, b_variance = item.params
         topic_index = NO_TOPIC
         theta = learner.g
         if event.topic_id is None:
@@ -264,19 +293,26 @@ class PartitionState:
             attempt,
             time_ms,
             NO_RESPONSE_TIME if event.response_time_ms is None else event.response_time_ms,
-            item_hash(event.item_id),
+            item.hash,
             topic_index,
             (CORRECT if correct else 0) | (HINT if event.hint_used else 0),
         )
+        learner.known_attempts().add(attempt)
         learner.folded += 1
         learner.attempts += 1
         learner.correct += correct
         learner.changed_days.add(number)
-        learner.first_day = min(learner.first_day, number)
-        learner.latest_ms = max(learner.latest_ms, completed_ms)
-        self.position.stream_week = max(self.position.stream_week, week_of(number))
-        item = self._count_item(event.item_id, 1, correct)
-        p = c + (1.0 - c) / (1.0 + exp(-max(-30.0, min(30.0, a * (theta - b)))))
+        if number < learner.first_day:
+            learner.first_day = number
+        if completed_ms > learner.latest_ms:
+            learner.latest_ms = completed_ms
+            if number > self.position.stream_week + 6:
+                self.position.stream_week = week_of(number)
+        item.attempts += 1
+        item.correct += correct
+        self.changed_items.add(event.item_id)
+        x = a * (theta - b)
+        p = c + (1.0 - c) / (1.0 + exp(-x)) if x > -_MAX_EXPONENT else c
         item.expected += p
         item.variance += p * (1.0 - p)
 
@@ -287,7 +323,8 @@ class PartitionState:
         if learner is None or day is None:
             raise RecordError("supersedes_unknown", f"no retained attempt {event.supersedes!r}")
         _, _, item, topic_index, flags = day.row(index)
-        if item != item_hash(event.item_id):
+        entry = self._item(event.item_id)
+        if item != entry.hash:
             raise RecordError("supersedes_mismatch", f"{event.supersedes!r} is of another item")
         if flags & VOIDED:
             raise RecordError("supersedes_voided", f"{event.supersedes!r} is void already")
@@ -309,7 +346,10 @@ class PartitionState:
             topic.correct += correct
             gone = attempts < 0 and topic.attempts == 0
             self._count_topic(topic.topic_id, attempts, correct, -int(gone))
-        self._count_item(event.item_id, attempts, correct)
+        entry.attempts += attempts
+        entry.correct += correct
+        self.changed_items.add(event.item_id)
+        learner.known_attempts().add(attempt)
         day.append(attempt, 0, NO_RESPONSE_TIME, 0, NO_TOPIC, OPERATION)
         if day.day == learner.latest_ms // DAY_MS:
             self._snapshot(learner, day, topic_index)
@@ -357,14 +397,13 @@ class PartitionState:
         totals.learners += learners
         self.changed_topics.add(topic_id)
 
-    def _count_item(self, item_id: str, attempts: int, correct: int) -> ItemTotals:
-        totals = self.items.get(item_id)
-        if totals is None:
-            totals = self.items[item_id] = ItemTotals()
-        totals.attempts += attempts
-        totals.correct += correct
-        self.changed_items.add(item_id)
-        return totals
+    def _item(self, item_id: str) -> Item:
+        """Return what is known of an item, making an entry for a new one."""
+        item = self.items.get(item_id)
+        if item is None:
+            params = self._item_params.get(item_id, UNKNOWN_ITEM)
+            item = self.items[item_id] = Item(item_hash(item_id), params)
+        return item
 
     # -- calibrations ------------------------------------------------------------------------
 

@@ -77,7 +77,8 @@ async def test_a_killed_calibrator_is_followed_by_one_that_finishes_its_run(
     async with service(fit) as url:
         first = start(settings, url, tmp_path / "first.log")
         try:
-            await wait_for(lambda: len(calls) == 1)
+            await wait_for(lambda: len(calls) == 1 or first.poll() is not None)
+            assert first.poll() is None, (tmp_path / "first.log").read_text()
         finally:
             first.send_signal(signal.SIGKILL)
             first.wait()

@@ -1,0 +1,107 @@
+"""What a partition writes when it is let go at an awkward moment."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stream.engine.engine import Engine, Partition
+from stream.engine.outputs import Indicators
+from stream.kafka.transaction import Outgoing
+from stream.settings import Settings
+from tests.engine.events import event, new_state, records
+
+
+class Publisher:
+    """Keeps what is published."""
+
+    def __init__(self) -> None:
+        self.published: list[list[Outgoing]] = []
+
+    async def publish(self, messages: list[Outgoing]) -> None:
+        self.published.append(messages)
+
+    async def close(self) -> None:
+        pass
+
+
+def engine_with(partition: Partition) -> Engine:
+    """An engine without Kafka, holding one partition."""
+    engine = Engine.__new__(Engine)
+    engine.settings = Settings(flush_interval_secs=0.01)
+    engine.indicators = Indicators()
+    engine.partitions = {0: partition}
+    engine._stream_week = 0
+    engine._crashing = None
+    engine.app = SimpleNamespace(crashed=False)  # type: ignore[assignment]
+    return engine
+
+
+def filled(learners: int) -> tuple[Engine, Partition, Publisher]:
+    state = new_state()
+    for record in records([event(f"a{n}", f"u{n}") for n in range(learners)]):
+        state.fold(record)
+    publisher = Publisher()
+    partition = Partition(state, publisher)  # type: ignore[arg-type]
+    return engine_with(partition), partition, publisher
+
+
+def day_rows(publisher: Publisher) -> int:
+    return sum(
+        m.topic == "engine-state" and (m.key or b"")[:1] == b"D"
+        for messages in publisher.published
+        for m in messages
+    )
+
+
+async def test_a_partition_let_go_while_a_flush_is_encoded_writes_every_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, partition, publisher = filled(30)
+
+    async def slowly(steps: Any) -> None:
+        for _ in steps:
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr("stream.engine.engine._in_slices", slowly)
+    partition.task = asyncio.create_task(engine._flush_regularly(partition))
+    partition.wake.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert partition.torn
+    await engine._release(0)
+    assert day_rows(publisher) == 30
+    assert partition.task.done()
+
+
+async def test_a_state_torn_by_an_error_is_not_written() -> None:
+    engine, partition, publisher = filled(3)
+    partition.torn = True
+    await engine._release(0)
+    assert publisher.published == []
+
+
+async def test_after_a_crash_nothing_more_is_written() -> None:
+    engine, _, publisher = filled(3)
+    engine.app.crashed = True
+    engine._reader = SimpleNamespace(stop=lambda: asyncio.sleep(0))  # type: ignore[assignment]
+    await engine.on_stop()
+    assert publisher.published == []
+    assert engine.partitions == {}
+
+
+async def test_folding_that_breaks_off_leaves_the_state_torn() -> None:
+    engine, partition, publisher = filled(3)
+
+    def broken(_record: Any) -> None:
+        raise RuntimeError("half-way")
+
+    partition.state.fold = broken  # type: ignore[method-assign]
+    batch = SimpleNamespace(value=[object()], message=SimpleNamespace(offset=9))
+    with pytest.raises(RuntimeError, match="half-way"):
+        await engine._fold_batch(partition, batch, "attempts")  # type: ignore[arg-type]
+    await engine._flush(partition)
+    assert publisher.published == []
