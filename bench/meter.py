@@ -120,6 +120,11 @@ class Meter:
         self._cpu_before: list[float] = []
         self.cpu_s_each: list[float] = []
 
+    @property
+    def running(self) -> bool:
+        """Whether a span has begun and not ended."""
+        return self._thread.is_alive()
+
     def begin(self) -> None:
         """Start the span."""
         self._cpu_before = [_cpu_s(root) for root in self._roots]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,11 @@ class Peer:
     job: JobName
     prepare: Callable[[], list[str]]
     most_events: int | None = None
+
+    @property
+    def slug(self) -> str:
+        """The name in the form that topics and files may have."""
+        return re.sub(r"[^a-z0-9]+", "-", self.engine.lower()).strip("-")
 
 
 def python_command(name: str) -> list[str]:
@@ -131,23 +137,22 @@ def run_peer(
     """
     command = peer.prepare()
     count = min(events, peer.most_events or events)
-    with tempfile.TemporaryDirectory(prefix=f"bench-{peer.engine}-") as directory:
+    with tempfile.TemporaryDirectory(prefix=f"bench-{peer.slug}-") as directory:
         state = Path(directory) / "state"
         state.mkdir()
-        name = f"{peer.engine}-{os.getpid()}-{learners}"
+        name = f"{peer.slug}-{os.getpid()}-{learners}"
         job = Job(broker, topic, name, count, partitions, str(state))
         with (Path(directory) / "log").open("w+") as log:
             measured, found = _follow([*command, json.dumps(asdict(job))], log.fileno(), timeout_s)
             if measured is None:
                 log.seek(0)
-                raise PeerMissingError(
-                    f"{peer.engine} ended before its work did:\n{log.read()[-2000:]}"
-                )
+                lines = log.read().strip().splitlines()[-1:]
+                raise PeerMissingError(f"it ended before its work did: {' '.join(lines)}")
     if found is not None and count == events:
         if not math.isclose(found, theta_sum, rel_tol=1e-6, abs_tol=1e-6):
             raise PeerMissingError(
-                f"{peer.engine} has thetas with the sum {found}, expected {theta_sum}: its state "
-                "is wrong, so its speed does not count"
+                f"its thetas have the sum {found}, expected {theta_sum}: its state is wrong, so its "
+                "speed does not count"
             )
     return Figure.of(
         measured,
@@ -181,7 +186,7 @@ def _follow(command: list[str], log: int, timeout_s: float) -> tuple[Measured | 
             word, _, rest = line.strip().partition(" ")
             if word == "begin":
                 meter.begin()
-            elif word == "end":
+            elif word == "end" and meter.running:
                 measured = meter.end()
                 theta_sum = json.loads(rest)["theta_sum"]
                 break

@@ -36,16 +36,18 @@ def ratio(figures: Sequence[Figure], figure: Figure) -> float | None:
 def print_table(figures: Sequence[Figure], missing: Sequence[str]) -> None:
     """Print the comparison, and what is missing in it."""
     console = Console()
+    console.width = max(console.width, 110)
     for learners in dict.fromkeys(figure.learners for figure in figures):
         table = Table(title=f"{learners:,} learners", title_justify="left")
-        table.add_column("engine")
-        table.add_column("job")
+        for name in ("engine", "version", "job"):
+            table.add_column(name)
         for name in ("attempts", "events/s", "CPU s/million", "peak MiB", "ours / theirs"):
             table.add_column(name, justify="right")
         for figure in _ranked(figures, learners):
             times = ratio(figures, figure)
             table.add_row(
-                f"{figure.engine} [dim]{figure.version}[/dim]",
+                figure.engine,
+                figure.version,
                 figure.job,
                 f"{figure.events:,}",
                 f"{figure.events_per_s:,.0f}",

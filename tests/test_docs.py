@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click import Command, Group
 from prometheus_client import REGISTRY
 from typer.main import get_command
 
@@ -139,17 +138,17 @@ def test_every_reason_of_a_dead_letter_is_explained(reason: str) -> None:
     assert f"| `{reason}` |" in page("operations.md")
 
 
-def commands(command: Command, path: str) -> Iterator[str]:
-    if isinstance(command, Group):
-        for name, part in command.commands.items():
-            yield from commands(part, f"{path} {name}")
-    else:
-        yield path
+def commands(command: Any, path: str) -> list[str]:
+    """Return the full names of a command's leaves."""
+    parts: dict[str, Any] = getattr(command, "commands", {})
+    leaves = [leaf for name, part in parts.items() for leaf in commands(part, f"{path} {name}")]
+    return leaves or [path]
 
 
 @pytest.mark.parametrize("command", commands(get_command(app), "thetastream"))
 def test_every_command_is_explained(command: str) -> None:
-    assert re.search(rf"^\| `{command}\b", page("operations.md"), re.MULTILINE)
+    assert " " in command
+    assert f"| `{command}` |" in page("operations.md")
 
 
 def test_every_route_is_explained() -> None:

@@ -21,7 +21,7 @@ from topics.catalogue import attempts_topic, item_params_topic
 __all__ = ["ExpectedAll", "LogRecord", "Theta", "expect"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LogRecord:
     """A record of ``attempts`` as the broker holds it."""
 

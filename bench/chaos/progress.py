@@ -102,6 +102,10 @@ class RoleProgress:
             return False
         return not self._open
 
+    def left(self) -> str:
+        """Say which partitions are not done: (topic, partition, offset to reach)."""
+        return f"not done: {[(tp.topic, tp.partition, tp.offset) for tp in self._open or []]}"
+
     def _high(self, consumer: Consumer, name: str, number: int) -> int:
         tp = TopicPartition(name, number)
         high: int = consumer.get_watermark_offsets(tp, timeout=_TIMEOUT_S)[1]
@@ -127,7 +131,8 @@ def _has_record(consumer: Consumer, committed: TopicPartition, end: int) -> bool
             continue
         error = message.error()
         if error is None:
-            return bool(message.offset() < end)
+            offset = message.offset()
+            return offset is not None and offset < end
         if error.code() == KafkaError._PARTITION_EOF:
             return False
     return True

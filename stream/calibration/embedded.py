@@ -205,8 +205,14 @@ def main(arguments: list[str] | None = None) -> None:
     if not token:
         logger.warning("R_IRT_INTERNAL_TOKEN is not set: anybody who reaches the port may fit")
     app = create_app(token, options.max_body_mib * 2**20)
+    # A client that does not read must not hold up the end.
     web.run_app(
-        app, host=options.host, port=options.port, access_log=None, print=None, handle_signals=True
+        app,
+        host=options.host,
+        port=options.port,
+        access_log=None,
+        print=None,
+        shutdown_timeout=1.0,
     )
 
 

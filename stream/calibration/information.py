@@ -91,7 +91,7 @@ def standard_errors(
     if common_slope:
         blocks[:, 0, 1:] = blocks[:, 1:, 0] = 0.0
         blocks[:, 0, 0] = blocks[free[:, 0], 0, 0].sum()
-    return _from_blocks(blocks, free)
+    return _from_blocks(blocks, free, np.nan if group_free else 0.0)
 
 
 def _columns(free: NDArray[np.bool_], common_slope: bool) -> IntArray:
@@ -214,9 +214,9 @@ def _lost_by_item(
     return np.asarray(lost, np.float64)
 
 
-def _from_blocks(blocks: FloatArray, free: NDArray[np.bool_]) -> StandardErrors:
+def _from_blocks(blocks: FloatArray, free: NDArray[np.bool_], group_se: float) -> StandardErrors:
     blocks = np.where(free[:, :, None] & free[:, None, :], blocks, 0.0)
     blocks += np.eye(3) * np.where(free, 1e-9, 1.0)[:, :, None]
     variance = np.diagonal(np.linalg.inv(blocks), axis1=1, axis2=2)
     se = np.sqrt(np.where(variance > 0.0, variance, np.nan))
-    return StandardErrors(np.where(free, se, 0.0), np.nan, np.nan, "observed_by_item")
+    return StandardErrors(np.where(free, se, 0.0), group_se, group_se, "observed_by_item")

@@ -2,20 +2,22 @@
 
 import asyncio
 import gzip
+import io
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
 
+from stream.calibration.answer import answer_calibrate
 from stream.calibration.client import RIrtClient
 from stream.calibration.contract import (
     AnchorRecord,
@@ -26,7 +28,7 @@ from stream.calibration.contract import (
     ScoreRequest,
 )
 from stream.calibration.embedded import MAX_WAITING, create_app
-from stream.errors import CalibrationRefusedError
+from stream.errors import CalibrationRefusedError, EstimationError
 
 
 def observations(n_learners=300, n_items=12, seed=1):
@@ -50,9 +52,11 @@ async def http():
 
 @pytest.fixture
 async def service():
-    async with TestServer(create_app("secret")) as server:
-        async with RIrtClient(str(server.make_url("")), "secret") as client:
-            yield client
+    async with (
+        TestServer(create_app("secret")) as server,
+        RIrtClient(str(server.make_url("")), "secret") as client,
+    ):
+        yield client
 
 
 async def test_a_calibration_goes_through_the_client_and_back(service):
@@ -167,28 +171,36 @@ async def test_scoring_uses_the_given_parameters(service):
         ),
         (b'{"observations": [{"user_id": "u", "item_id": "i", "is_correct": 1}]}', "one learner"),
         (
-            b'{"observations": {"user_id": ["u", "v"], "item_id": ["i", "i"], "is_correct": [1, 0]},'
-            b' "model": "4PL"}',
+            b'{"observations": {"user_id": ["u", "v"], "item_id": ["i", "i"], '
+            b'"is_correct": [1, 0]}, "model": "4PL"}',
             "'4PL' is not known",
         ),
         (
-            b'{"observations": {"user_id": ["u", "v"], "item_id": ["i", "i"], "is_correct": [1, 0]},'
-            b' "anchors": [{"item_id": "j", "params": {"a": 1, "b": 0}}]}',
+            b'{"observations": {"user_id": ["u", "v"], "item_id": ["i", "i"], '
+            b'"is_correct": [1, 0]}, "anchors": [{"item_id": "j", "params": {"a": 1, "b": 0}}]}',
             "none of the 1 fixed anchors has a response",
         ),
         (
-            b'{"observations": {"user_id": ["u", "v"], "item_id": ["i", "i"], "is_correct": [1, 0]},'
-            b' "anchors": [{"item_id": "i", "params": {"a": -1, "b": 0}}]}',
+            b'{"observations": {"user_id": ["u", "v"], "item_id": ["i", "i"], '
+            b'"is_correct": [1, 0]}, "anchors": [{"item_id": "i", "params": {"a": -1, "b": 0}}]}',
             "item 'i'.*a is -1",
         ),
     ],
 )
-async def test_a_bad_request_is_answered_400_with_a_reason_a_person_understands(http, body, told):
-    answer = await http.post("/irt/calibrate", data=body)
+def test_a_request_that_cannot_be_answered_is_refused_with_a_reason_a_person_understands(
+    body, told
+):
+    with pytest.raises(EstimationError, match=told):
+        answer_calibrate(body)
+
+
+async def test_a_refusal_is_answered_400_with_its_reason(http):
+    answer = await http.post("/irt/calibrate", data=b'{"observations": []}')
     assert answer.status == 400
-    failure = await answer.json()
-    assert failure["status"] == "failed"
-    assert re.search(told, failure["error"])
+    assert await answer.json() == {
+        "error": "observations are empty; there is nothing to fit",
+        "status": "failed",
+    }
 
 
 async def test_a_body_that_is_not_the_gzip_it_claims_is_refused(http):
@@ -243,24 +255,27 @@ async def test_health_answers_during_a_fit_and_too_many_requests_are_told_to_com
             "model": "3PL",
         }
     ).encode()
-    fits = [asyncio.create_task(http.post("/irt/calibrate", data=body)) for _ in range(MAX_WAITING)]
-    while not (await (await http.get("/healthz")).json())["busy"]:
-        await asyncio.sleep(0.01)
+
+    async def fit():
+        async with http.post("/irt/calibrate", data=io.BytesIO(body)) as answer:
+            await answer.read()
+            return answer.status, answer.headers.get("Retry-After")
+
+    fits = [asyncio.create_task(fit()) for _ in range(MAX_WAITING)]
     slowest, seen = 0.0, 0
     refused = None
-    while not all(fit.done() for fit in fits):
+    while not all(task.done() for task in fits):
         started = time.perf_counter()
-        assert (await http.get("/healthz")).status == 200
-        slowest, seen = max(slowest, time.perf_counter() - started), seen + 1
-        if refused is None and seen == 5:
-            refused = await http.post("/irt/calibrate", data=body)
+        async with http.get("/healthz") as answer:
+            busy = (await answer.json())["busy"]
+        slowest, seen = max(slowest, time.perf_counter() - started), seen + busy
+        if refused is None and seen == 3:
+            refused = await fit()
         await asyncio.sleep(0.02)
-    assert seen >= 5
+    assert [task.result()[0] for task in fits] == [200] * MAX_WAITING
+    assert seen >= 3
     assert slowest < 1.0
-    assert [fit.result().status for fit in fits] == [200] * MAX_WAITING
-    assert refused is not None
-    assert refused.status == 429
-    assert refused.headers["Retry-After"] == "10"
+    assert refused == (429, "10")
 
 
 def descendants(pid):
@@ -270,19 +285,19 @@ def descendants(pid):
 
 def alive(pid):
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+        stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return False
+    return stat.rsplit(")", 1)[1].split()[0] != "Z"
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="reads /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 async def test_the_program_serves_and_leaves_nothing_running_however_it_ends(how):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220  it starts at once
         [sys.executable, "-m", "stream.calibration.embedded", "--port", str(port)],
         env={**os.environ, "R_IRT_INTERNAL_TOKEN": "t", "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.DEVNULL,

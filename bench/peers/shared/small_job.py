@@ -68,7 +68,7 @@ class Job:
 
     def begin(self) -> None:
         """Tell that the first attempt has arrived."""
-        print("begin", flush=True)
+        _tell("begin")
 
     def end(self, theta_sum: float | None) -> None:
         """Tell that everything is folded and durable, then wait until the bench has looked.
@@ -79,5 +79,10 @@ class Job:
             Sum of all learners' theta, by which the bench checks the state; None where nothing
             is folded.
         """
-        print("end", json.dumps({"theta_sum": theta_sum}), flush=True)
+        _tell(f"end {json.dumps({'theta_sum': theta_sum})}")
         sys.stdin.read()
+
+
+def _tell(line: str) -> None:
+    """Print a line of its own, whatever the engine has printed or redirected before."""
+    print(f"\n{line}", file=sys.__stdout__, flush=True)

@@ -1,0 +1,198 @@
+"""The faults, one function a kind: each does its harm and, where it must, undoes it."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import httpx
+
+from bench.chaos.cluster import Cluster, HangError, Member, wait_for
+from bench.chaos.progress import RoleProgress
+from stream.settings import describe
+
+if TYPE_CHECKING:
+    from bench.chaos.trial import Trial
+
+__all__ = ["FAULTS", "Context", "Done", "base_environment", "schedule"]
+
+_TAKE_OVER_S = 60.0
+"""Seconds within which the others must have taken a paused process's partitions over."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a fault works on."""
+
+    trial: Trial
+    cluster: Cluster
+    rng: random.Random
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done, to whom."""
+
+    target: str
+    pid: int | None = None
+    member: Member | None = None
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+Fault = Callable[[Context], Done]
+
+
+def base_environment() -> dict[str, str]:
+    """Return our environment without any setting of the pipeline."""
+    ours = {str(row["env"]) for row in describe()} | {"THETASTREAM_URL"}
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
+def schedule(rounds: int, rng: random.Random) -> list[str]:
+    """Return the fault of each round: cycles of all kinds, each in an order of its own.
+
+    Two engines are there at the beginning; a pause needs another that takes over, and there are
+    never more than three.
+    """
+    kinds: list[str] = []
+    while len(kinds) < rounds:
+        cycle = list(FAULTS)
+        while True:
+            rng.shuffle(cycle)
+            if _is_possible(cycle):
+                break
+        kinds += cycle
+    return kinds[:rounds]
+
+
+def _is_possible(cycle: Sequence[str]) -> bool:
+    engines = 2
+    for kind in cycle:
+        engines += {"engines-grow": 1, "engines-shrink": -1}.get(kind, 0)
+        if kind == "engine-pause" and engines < 2:
+            return False
+    return True
+
+
+def _kill(role: str) -> Fault:
+    def kill(ctx: Context) -> Done:
+        member = ctx.rng.choice(ctx.cluster.role(role))
+        pid = member.send_signal(signal.SIGKILL)
+        wait_for(f"{member.name} to be gone", lambda: member.pid != pid, 15.0)
+        return Done(member.name, pid, member)
+
+    return kill
+
+
+def _stop_broker(ctx: Context) -> Done:
+    process = ctx.trial.stack.kafka.process()
+    pid = process.pid if process else None
+    ctx.trial.stack.kafka.stop()
+    time.sleep(ctx.rng.uniform(1.0, 4.0))
+    ctx.trial.stack.kafka.start()
+    return Done("broker", pid)
+
+
+def _kill_broker(ctx: Context) -> Done:
+    process = ctx.trial.stack.kafka.process()
+    pid = process.pid if process else None
+    ctx.trial.stack.kafka.kill()
+    time.sleep(ctx.rng.uniform(0.0, 2.0))
+    ctx.trial.stack.kafka.start()
+    return Done("broker", pid)
+
+
+def _restart_postgres(ctx: Context) -> Done:
+    process = ctx.trial.stack.postgres.process()
+    pid = process.pid if process else None
+    ctx.trial.stack.postgres.stop()
+    time.sleep(ctx.rng.uniform(1.0, 4.0))
+    ctx.trial.stack.postgres.start()
+    return Done("postgres", pid)
+
+
+def _pause(role: str) -> Fault:
+    def pause(ctx: Context) -> Done:
+        member = ctx.rng.choice(ctx.cluster.role(role))
+        if role == "engine":
+            _await_dirty(member)
+        progress = RoleProgress(ctx.trial.settings, role)
+        pid = member.send_signal(signal.SIGSTOP)
+        member.paused = True
+        try:
+            if member.status("/healthz") is not None:
+                raise HangError(f"{member.name} is stopped and yet answers")
+            began = time.monotonic()
+            # Over its session time-out the others take its partitions, and pass where it was.
+            time.sleep(ctx.trial.settings.session_timeout_secs + 1.0)
+            wait_for(
+                f"the others to take over from {member.name}",
+                progress.is_past_mark,
+                _TAKE_OVER_S,
+                ctx.cluster.tails,
+                poll_s=0.3,
+            )
+            slept = time.monotonic() - began
+        finally:
+            member.send_signal(signal.SIGCONT)
+            member.paused = False
+        return Done(member.name, pid, member, [f"asleep {slept:.1f} s"])
+
+    return pause
+
+
+def _await_dirty(member: Member) -> None:
+    """Return at a moment when the engine has folded something since its last flush."""
+    state = [-1, -1]
+
+    def dirty() -> bool:
+        try:
+            text = httpx.get(f"{member.url}/metrics", timeout=5).text
+        except httpx.HTTPError:
+            return False
+        folded = _metric(text, r'thetastream_records_total\{source="attempts"\}')
+        flushed = _metric(text, r"thetastream_flush_seconds_count")
+        is_dirty = flushed == state[1] and folded > state[0] >= 0
+        state[:] = [folded, flushed]
+        return is_dirty
+
+    wait_for(f"{member.name} to have rows to flush", dirty, 15.0, poll_s=0.02)
+
+
+def _metric(text: str, name: str) -> int:
+    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+    return int(float(found[1])) if found else 0
+
+
+def _grow(ctx: Context) -> Done:
+    member = ctx.cluster.add("engine")
+    wait_for(f"{member.name} to start", lambda: member.pid is not None, 15.0)
+    return Done(member.name, member.pid, member, [f"{len(ctx.cluster.role('engine'))} engines"])
+
+
+def _shrink(ctx: Context) -> Done:
+    member = ctx.rng.choice(ctx.cluster.role("engine"))
+    pid = member.pid
+    ctx.cluster.remove(member)
+    return Done(member.name, pid, member, [f"{len(ctx.cluster.role('engine'))} engines"])
+
+
+FAULTS: dict[str, Fault] = {
+    "engine-kill": _kill("engine"),
+    "calibrator-kill": _kill("calibrator"),
+    "sink-kill": _kill("sink"),
+    "broker-restart": _stop_broker,
+    "broker-kill": _kill_broker,
+    "postgres-restart": _restart_postgres,
+    "engine-pause": _pause("engine"),
+    "sink-pause": _pause("sink"),
+    "engines-grow": _grow,
+    "engines-shrink": _shrink,
+}
+"""Every kind of fault by its name."""
