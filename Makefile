@@ -13,8 +13,8 @@ help: ## List the targets
 
 setup: $(STAMP) ## Make .venv with the locked dependencies (once; needs the network only then)
 
-demo: $(STAMP) ## See it run: DATA=FILE for your attempts, KEEP=1 to stay up, R=1 for real R
-	.venv/bin/thetastream demo $(if $(DATA),--data "$(DATA)") $(if $(KEEP),--keep) $(if $(R),--r)
+demo: $(STAMP) ## See it run: DATA=FILE for your attempts, KEEP=1 to stay up
+	.venv/bin/thetastream demo $(if $(DATA),--data "$(DATA)") $(if $(KEEP),--keep)
 
 test: lint ## Check format, lint, types and imports, then run all tests (ARGS=... for pytest)
 	$(PY) -m pytest $(ARGS)

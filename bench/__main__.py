@@ -11,6 +11,8 @@ from pathlib import Path
 
 from bench.attempts import PARTITIONS, POPULATIONS, QUICK, Population, draw, write
 from bench.engine import run_engine
+from bench.java import VERSION as STREAMS
+from bench.java import streams_command
 from bench.meter import Figure
 from bench.peer import Peer, PeerMissingError, python_command, run_peer
 from bench.pipeline import RESULTS
@@ -25,6 +27,12 @@ PYTHON_PEERS = (
         "read",
         lambda: python_command("read_limit"),
     ),
+    Peer(
+        "Bytewax, batch operators",
+        "0.21.1",
+        "small",
+        lambda: python_command("bytewax", "batched.py"),
+    ),
     Peer("Bytewax", "0.21.1", "small", lambda: python_command("bytewax")),
     Peer("Quix Streams", "3.28.0", "small", lambda: python_command("quix")),
     Peer(
@@ -34,6 +42,10 @@ PYTHON_PEERS = (
         lambda: python_command("faust"),
         most_events=60_000,
     ),
+)
+JAVA_PEERS = (
+    Peer("Kafka Streams, in memory", STREAMS, "small", lambda: streams_command("memory")),
+    Peer("Kafka Streams, RocksDB", STREAMS, "small", lambda: streams_command("rocksdb")),
 )
 
 
@@ -115,6 +127,7 @@ def main() -> None:
     """Compare, print the table, write ``bench/results``."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", nargs="*", help="engines to run, by the start of their names")
+    parser.add_argument("--java", action="store_true", help="Kafka Streams in a quick run, too")
     parser.add_argument("--attempts", type=int, help="attempts in place of a population's own")
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args()
@@ -126,12 +139,14 @@ def main() -> None:
             for p in populations
         )
 
+    peers = PYTHON_PEERS if quick and not chosen.java else PYTHON_PEERS + JAVA_PEERS
+
     def wanted(engine: str) -> bool:
         return not chosen.only or any(engine.lower().startswith(o.lower()) for o in chosen.only)
 
     figures, missing = compare(
         populations,
-        tuple(peer for peer in PYTHON_PEERS if wanted(peer.engine)),
+        tuple(peer for peer in peers if wanted(peer.engine)),
         ours=wanted("thetastream"),
         two=not quick,
     )

@@ -26,7 +26,7 @@ from stream.kafka.admin import create_topics
 from stream.kafka.clients import client_config, new_consumer
 from stream.settings import Settings, describe
 
-__all__ = ["EngineProcess", "Positions", "environment", "reset", "running_engine", "run_engine"]
+__all__ = ["EngineProcess", "Positions", "environment", "reset", "run_engine", "running_engine"]
 
 _TIMEOUT_S = 1800.0
 
@@ -173,9 +173,7 @@ def reset(settings: Settings) -> None:
     if topics:
         for future in admin.delete_topics(topics, operation_timeout=30).values():
             future.result()
-        wait_until(
-            lambda: not set(topics) & set(admin.list_topics(timeout=15).topics.keys()), 60
-        )
+        wait_until(lambda: not set(topics) & set(admin.list_topics(timeout=15).topics.keys()), 60)
     group = settings.topic("thetastream-engine")
     try:
         admin.delete_consumer_groups([group])[group].result()

@@ -63,8 +63,8 @@ class Peer:
         return re.sub(r"[^a-z0-9]+", "-", self.engine.lower()).strip("-")
 
 
-def python_command(name: str) -> list[str]:
-    """Set up a Python peer and return its command.
+def python_command(name: str, program: str = "peer.py") -> list[str]:
+    """Set up the environment of a Python peer and return the command of one of its programs.
 
     One with a ``requirements.txt`` gets an environment of its own, made once: the versions that
     peers want exclude ours. One without runs in ours.
@@ -74,10 +74,10 @@ def python_command(name: str) -> list[str]:
     PeerMissingError
         The environment cannot be made.
     """
-    program = PEERS / name / "peer.py"
+    script = str(PEERS / name / program)
     requirements = PEERS / name / "requirements.txt"
     if not requirements.exists():
-        return [sys.executable, str(program)]
+        return [sys.executable, script]
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
     venv = HOME / "venvs" / f"{name}-py{python}-{digest}"
@@ -95,7 +95,7 @@ def python_command(name: str) -> list[str]:
             _install(sys.executable, "-m", "venv", str(venv))
             _install(str(interpreter), "-m", "pip", "install", "--quiet", "-r", str(requirements))
         (venv / "complete").touch()
-    return [str(interpreter), str(program)]
+    return [str(interpreter), script]
 
 
 def _install(*command: str) -> None:

@@ -98,7 +98,9 @@ def chart(figures: Sequence[Figure]) -> str:
         parts.append(f'<text x="16" y="{top}" class="h">{learners:,} learners</text>')
         top += 14
         for figure in ranked:
-            parts += _bar(figure, ratio(figures, figure), min(1, figure.events_per_s / longest), top)
+            parts += _bar(
+                figure, ratio(figures, figure), min(1, figure.events_per_s / longest), top
+            )
             top += _STEP
         top += 34
     height = top + 4

@@ -16,6 +16,7 @@ from schemas.attempt import AttemptEvent
 from schemas.calibration import (
     BatchAbility,
     CalibrationAbilities,
+    CalibrationAlert,
     CalibrationOutcome,
     CalibrationRequest,
     CalibrationResult,
@@ -45,6 +46,7 @@ EVENTS: dict[str, type] = {
     "calibration-abilities": CalibrationAbilities,
     "calibration-result": CalibrationResult,
     "calibration-outcome": CalibrationOutcome,
+    "calibration-alert": CalibrationAlert,
     "item-params": ItemParamsRecord,
     "params-manifest": ParamsManifest,
     "batch-ability": BatchAbility,

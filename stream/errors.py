@@ -43,6 +43,7 @@ __all__ = [
     "LinkingError",
     "LocalStackError",
     "MigrationError",
+    "NothingToCalibrateError",
     "PublishError",
     "RecordError",
     "SettingsError",
@@ -207,3 +208,7 @@ class MigrationError(StreamError):
     That file changed nothing; the files before it stay applied. Remove the cause and run
     `thetastream migrate` again.
     """
+
+
+class NothingToCalibrateError(CalibrationError):
+    """A calibration was asked for before any attempt was folded; nothing was published."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from confluent_kafka import KafkaException
 
@@ -14,7 +14,7 @@ from schemas.codec import encode
 from stream.calibration.runs import Run
 from stream.calibration.state import CalibratorState
 from stream.calibration.trigger import Reason, new_request
-from stream.errors import BrokerUnavailableError, CalibrationError
+from stream.errors import BrokerUnavailableError, CalibrationError, NothingToCalibrateError
 from stream.kafka.clients import new_producer
 from stream.kafka.reader import Handler, Record, TailReader
 from stream.settings import Settings
@@ -32,7 +32,12 @@ _REACH_TIMEOUT_S = 30.0
 
 
 async def ask(
-    settings: Settings, kind: str = "irt", detail: str = "", *, wait_s: float | None = None
+    settings: Settings,
+    kind: str = "irt",
+    detail: str = "",
+    *,
+    reason: Literal["manual", "schedule"] = "manual",
+    wait_s: float | None = None,
 ) -> Run:
     """Publish a request for a calibration of what the engines have folded so far.
 
@@ -46,6 +51,8 @@ async def ask(
         Calibration kind.
     detail
         Who asks, for the event.
+    reason
+        A person asks, or the clock.
     wait_s
         Seconds to wait until the request is decided; None: do not wait.
 
@@ -56,8 +63,10 @@ async def ask(
 
     Raises
     ------
+    NothingToCalibrateError
+        Nothing has been folded yet.
     CalibrationError
-        Nothing has been folded yet, or nobody decided in time; the request stays.
+        Nobody decided in time; the request stays.
     BrokerUnavailableError
         Kafka does not answer.
     """
@@ -67,11 +76,11 @@ async def ask(
     try:
         await _within(reader.caught_up(), settings)
         if not state.totals.responses:
-            raise CalibrationError(
+            raise NothingToCalibrateError(
                 "No attempt has been folded yet, so there is nothing to calibrate. Start the "
                 "engine and send attempts; nothing was published."
             )
-        request = new_request(state, settings, _now_ms(), Reason("manual", detail), kind)
+        request = new_request(state, settings, _now_ms(), Reason(reason, detail), kind)
         run = state.runs.by_request.get(request.request_id)
         if run is None or run.decided:
             state.runs.add_request(request, await asyncio.to_thread(_publish, settings, request))

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from stream.calibration.ask import ask
 from stream.calibration.runs import Run
+from stream.errors import NothingToCalibrateError
 from stream.settings import Settings
 
 __all__ = ["app"]
@@ -26,6 +27,10 @@ def _group() -> None:
 @app.command()
 def now(
     kind: Annotated[Literal["irt"], typer.Option(help="What to calibrate.")] = "irt",
+    reason: Annotated[
+        Literal["manual", "schedule"],
+        typer.Option(help="schedule: asked by the clock; having nothing to calibrate is no error."),
+    ] = "manual",
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until the result is applied or refused.")
     ] = False,
@@ -48,20 +53,26 @@ def now(
 
         thetastream calibrate now --wait --json
     """
-    run = asyncio.run(
-        ask(
-            Settings.from_env(),
-            kind,
-            "thetastream calibrate now",
-            wait_s=timeout if wait else None,
-        )
+    asking = ask(
+        Settings.from_env(),
+        kind,
+        "thetastream calibrate now",
+        reason=reason,
+        wait_s=timeout if wait else None,
     )
+    try:
+        run = asyncio.run(asking)
+    except NothingToCalibrateError as error:
+        if reason == "manual":
+            raise
+        print(json.dumps({"status": "nothing"}) if as_json else str(error))
+        return
     shown = _shown(run)
     if as_json:
         print(json.dumps(shown, indent=2))
     else:
         Console().print(_sentence(shown), highlight=False, markup=False)
-    if shown["status"] in ("failed", "refused"):
+    if shown["status"] in ("failed", "refused") and (wait or reason == "manual"):
         raise typer.Exit(1)
 
 

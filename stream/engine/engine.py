@@ -184,6 +184,8 @@ class Engine(Service):
         await asyncio.gather(*(self._take_over(n) for n in assigned))
         learners = sum(len(p.state) for p in self.partitions.values())
         metrics.learners.set(learners)
+        metrics.partitions.set(len(self.partitions))
+        metrics.oldest_change_seconds.set_function(self.oldest_change_s)
         metrics.recovery_seconds.set(time.monotonic() - started)
         logger.info(
             "%d partitions, %d learners ready after %.2f s",
@@ -328,7 +330,7 @@ class Engine(Service):
             async with partition.lock:
                 if partition.torn:
                     return
-                new_params = state.use_newest_params()
+                new_params = state.has_newer_params
                 week_begun = self._stream_week > state.position.weeks_published
                 if not (state.has_changes or new_params or week_begun or force):
                     return
@@ -363,6 +365,9 @@ class Engine(Service):
             partition.flushed.set()
             metrics.flush_seconds.observe(time.perf_counter() - started)
             metrics.flush_records.inc(len(flush.messages))
+            for outcome, count in flush.outcomes.items():
+                metrics.outcomes.labels(outcome).inc(count)
+            metrics.params_sequence.set(self.params.sequence)
 
     # -- looking up --------------------------------------------------------------------------
 

@@ -67,6 +67,8 @@ class Flush:
     ----------
     messages
         What to publish.
+    outcomes
+        Records by outcome that it covers.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Flush:
         published_watermark: int,
     ) -> None:
         self.messages: list[Outgoing] = []
+        self.outcomes: Counter[str] = Counter()
         self._state = state
         self._indicators = indicators
         self._stream_week = max(stream_week, state.position.stream_week)
@@ -110,6 +113,9 @@ class Flush:
             record = dead.record
             self._send(dead_letters_topic.name, record.key, record.value, headers)
         state.dead_letters = []
+        if state.has_newer_params:
+            # After the rows, which tell the version they were made with.
+            state.take_params()
         self._position()
 
     def _send(
@@ -243,7 +249,7 @@ class Flush:
         """Add the offset row, last."""
         state, position = self._state, self._state.position
         position.counts = dict(Counter(position.counts) + state.counts)
-        state.counts = Counter()
+        self.outcomes, state.counts = state.counts, Counter()
         if position.stream_week > self._published_watermark:
             watermark = Watermark(self._partition, position.stream_week)
             key = str(self._partition).encode()

@@ -177,7 +177,7 @@ class Learner:
             raise StateVersionError(
                 f"The state of learner {user_id!r} has version {data[0]}; this release reads "
                 f"{STATE_VERSION}. Nothing was changed. Start the release that wrote it, or "
-                "`thetastream rebuild` the state from the log."
+                "set a new THETASTREAM_TOPIC_PREFIX and replay the log."
             )
         learner = cls(user_id)
         (

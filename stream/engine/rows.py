@@ -117,7 +117,8 @@ class StateLoader:
             raise StateVersionError(
                 f"The state of partition {state.partition} has version "
                 f"{state.position.state_version}; this release reads {STATE_VERSION}. Nothing was "
-                "changed. Start the release that wrote it, or `thetastream rebuild` the state."
+                "changed. Start the release that wrote it, or replay the log under a new "
+                "THETASTREAM_TOPIC_PREFIX."
             )
         for user, head in self._heads.items():
             days = self._days.pop(user, {})

@@ -181,19 +181,17 @@ class PartitionState:
         """Whether a flush would write anything."""
         return bool(self.changed or self.dead_letters or self.counts)
 
-    def use_newest_params(self) -> bool:
-        """Take the newest whole parameter version; return whether it is another one.
-
-        Called at a flush only: the version is part of the offset row, so that a replay folds the
-        same attempts with the same parameters.
-        """
-        if self.position.params_version == self._params.version:
-            return False
-        self.take_params()
-        return True
+    @property
+    def has_newer_params(self) -> bool:
+        """Whether a newer whole parameter version waits to be put in force."""
+        return self.position.params_version != self._params.version
 
     def take_params(self) -> None:
-        """Put the newest whole parameter version in force."""
+        """Put the newest whole parameter version in force.
+
+        Called when the state was loaded and at a flush only: the version is part of the offset
+        row, so that a replay folds the same attempts with the same parameters.
+        """
         self._item_params = self._params.items
         self.position.params_version = self._params.version
         for item_id, item in self.items.items():

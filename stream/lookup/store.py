@@ -10,9 +10,16 @@ import asyncpg
 
 from stream.settings import Settings
 
-__all__ = ["ThetaReader"]
+__all__ = ["ThetaReader", "rfc3339"]
 
 _TIMEOUT_S = 2.0
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """Return a UTC time as text, to the millisecond."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class ThetaReader:
@@ -35,7 +42,7 @@ class ThetaReader:
         pool = await self._connected()
         async with pool.acquire(timeout=_TIMEOUT_S) as connection:
             row = await connection.fetchrow(
-                f"select theta, se, fitted_at, params_version from {schema}.mirt_ability "  # noqa: S608
+                f"select * from {schema}.mirt_ability "  # noqa: S608
                 "where user_id::text = $1 and version = 'live'",
                 user_id,
                 timeout=_TIMEOUT_S,
@@ -43,7 +50,7 @@ class ThetaReader:
             if row is None:
                 return None
             topics = await connection.fetch(
-                f"select topic_id, theta, se, fitted_at from {schema}.student_topic_theta "  # noqa: S608
+                f"select topic_id, theta, se, last_attempt_at from {schema}.student_topic_theta "  # noqa: S608
                 "where user_id::text = $1 order by topic_id",
                 user_id,
                 timeout=_TIMEOUT_S,
@@ -55,8 +62,8 @@ class ThetaReader:
             "se": float(row["se"]),
             "n": None,
             "correct": None,
-            "last_attempt_at": None,
-            "as_of": row["fitted_at"].isoformat(),
+            "last_attempt_at": rfc3339(row["last_attempt_at"]),
+            "as_of": rfc3339(row["fitted_at"]),
             "params_version": row["params_version"],
             "source": "store",
             "staleness_ms": max(0, int((now - row["fitted_at"]).total_seconds() * 1000)),
@@ -66,7 +73,7 @@ class ThetaReader:
                     "theta": float(topic["theta"]),
                     "se": float(topic["se"]),
                     "n": None,
-                    "last_attempt_at": None,
+                    "last_attempt_at": rfc3339(topic["last_attempt_at"]),
                 }
                 for topic in topics
             ],

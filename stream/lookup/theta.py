@@ -12,7 +12,7 @@ from asyncpg.exceptions import InterfaceError, PostgresError
 from stream.engine.engine import Engine
 from stream.engine.outputs import topic_thetas
 from stream.lookup.server import Health, HttpServer
-from stream.lookup.store import ThetaReader
+from stream.lookup.store import ThetaReader, rfc3339
 
 __all__ = ["add_theta_routes", "engine_health"]
 
@@ -92,6 +92,5 @@ def _live(engine: Engine, user_id: str) -> dict[str, Any] | None:
     }
 
 
-def _rfc3339(ms: int) -> str:
-    moment = datetime.fromtimestamp(ms / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _rfc3339(ms: int) -> str | None:
+    return rfc3339(datetime.fromtimestamp(ms / 1000, UTC))

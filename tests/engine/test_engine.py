@@ -101,7 +101,7 @@ def test_a_killed_engine_loses_and_doubles_nothing(cluster: Cluster) -> None:
     assert {user: update.n for user, update in thetas(cluster).items()} == want
 
 
-def test_a_paused_engine_that_wakes_is_fenced_and_ends_with_an_error(cluster: Cluster) -> None:
+def test_a_paused_engine_that_wakes_writes_nothing_stale(cluster: Cluster) -> None:
     zombie = cluster.start().wait_ready()
     cluster.send(recent(f"a{n}", f"u{n % 7}") for n in range(500))
     cluster.wait_counted(500)

@@ -3,12 +3,22 @@ from __future__ import annotations
 import pytest
 
 from schemas.calibration import BatchAbility, ItemParamsRecord, ParamsManifest
-from schemas.codec import encode
+from schemas.codec import decode, encode
+from schemas.outputs import ThetaUpdate
 from stream.domain.window import DAY_MS
 from stream.engine.learner import Learner
 from stream.engine.params import MANIFEST_KEY, ParamsStore
 from stream.engine.state import PartitionState
-from tests.engine.events import INGEST_MS, MONDAY, FakeRecord, event, folded, new_state, records
+from tests.engine.events import (
+    INGEST_MS,
+    MONDAY,
+    FakeRecord,
+    event,
+    flushed,
+    folded,
+    new_state,
+    records,
+)
 
 
 def learner_of(state: PartitionState, user_id: str = "u1") -> Learner:
@@ -187,9 +197,11 @@ def test_parameters_take_effect_only_when_they_are_taken() -> None:
     for record in records([event("a")]):
         state.fold(record)
     assert state.position.params_version == "none"
-    assert state.use_newest_params()
+    assert state.has_newer_params
+    updates = [m for m in flushed(state).messages if m.topic == "theta-updates"]
+    assert decode(updates[0].value or b"", ThetaUpdate).params_version == "none"
     assert state.position.params_version == "v1"
-    assert not state.use_newest_params()
+    assert not state.has_newer_params
 
 
 def test_a_version_without_its_manifest_is_not_offered() -> None:

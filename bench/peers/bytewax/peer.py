@@ -1,8 +1,7 @@
-"""The smaller job in Bytewax: stateful batches, snapshots in its recovery store."""
+"""The smaller job in Bytewax with its usual operators, snapshots in its recovery store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +9,6 @@ import bytewax.operators as op
 import orjson
 from bytewax.connectors.kafka import KafkaSource, KafkaSourceMessage
 from bytewax.dataflow import Dataflow
-from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
@@ -21,38 +19,22 @@ began = False
 theta_sum = 0.0
 
 
-def parse(messages: list[KafkaSourceMessage[bytes, bytes]]) -> Iterable[tuple[str, bool]]:
-    """Return user_id and correct of each message."""
+def parse(message: KafkaSourceMessage[bytes, bytes]) -> dict[str, Any]:
+    """Return the attempt of a message."""
     global began
     if not began:
         began = True
         job.begin()
-    loads = orjson.loads
-    attempts = [loads(message.value) for message in messages]
-    return [(attempt["user_id"], attempt["correct"]) for attempt in attempts]
+    return orjson.loads(message.value)
 
 
-class Learner(StatefulBatchLogic[bool, None, Row]):
-    """One learner."""
-
-    __slots__ = ("row",)
-
-    def __init__(self, row: Row | None) -> None:
-        self.row = row or PRIOR
-
-    def on_batch(self, values: list[bool]) -> tuple[Iterable[None], bool]:
-        """Fold the attempts of one batch."""
-        global theta_sum
-        row = before = self.row
-        for correct in values:
-            row = updated(row, correct)
-        self.row = row
-        theta_sum += row[2] - before[2]
-        return (), self.RETAIN
-
-    def snapshot(self) -> Row:
-        """Return what the recovery store keeps."""
-        return self.row
+def fold(row: Row | None, attempt: dict[str, Any]) -> tuple[Row, None]:
+    """Fold one attempt into its learner's row."""
+    global theta_sum
+    before = row or PRIOR
+    after = updated(before, attempt["correct"])
+    theta_sum += after[2] - before[2]
+    return after, None
 
 
 class Nowhere(DynamicSink[Any]):
@@ -72,8 +54,10 @@ class NowherePartition(StatelessSinkPartition[Any]):
 
 flow = Dataflow("learners")
 messages = op.input("attempts", flow, KafkaSource([job.broker], [job.topic], tail=False))
-keyed = op.flat_map_batch("parse", messages, parse)
-op.output("nowhere", op.stateful_batch("fold", keyed, Learner), Nowhere())
+
+attempts = op.map("parse", messages, parse)
+keyed = op.key_on("key", attempts, lambda attempt: attempt["user_id"])
+op.output("nowhere", op.stateful_map("fold", keyed, fold), Nowhere())
 
 if __name__ == "__main__":
     init_db_dir(job.directory, 1)

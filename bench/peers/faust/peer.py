@@ -47,4 +47,6 @@ async def fold(attempts: faust.Stream) -> None:
 
 
 if __name__ == "__main__":
-    faust.Worker(app, loglevel="warning", quiet=True, redirect_stdouts=False).execute_from_commandline()
+    faust.Worker(
+        app, loglevel="warning", quiet=True, redirect_stdouts=False
+    ).execute_from_commandline()

@@ -1,0 +1,360 @@
+"""Fit the weights of practice, memory and form, with the items or for given ones.
+
+Rounds of: follow every learner with the live filter, then one Newton step for weights and
+items together on what it held before each answer. A round is kept only if the loss of the
+next pass falls, so that the fit cannot run away: at worst the weights stay 0. Difficulties are
+shrunk to their topic's mean by as much as the data says items of a topic differ, slopes to
+1, weights to 0.
+
+The loss must not flatter: each learner is followed with difficulties from which that
+learner's own answers are taken out (a one-step jackknife), as a new learner would be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.domain.ability import DEFAULT_FILTER, FilterConfig
+from stream.domain.follow import AttemptLog, Followed, follow
+from stream.domain.irt import FloatArray
+from stream.domain.memory import DEFAULT_CAPACITY
+from stream.domain.practice import MAX_WEIGHT, NO_WEIGHTS, Weights
+
+__all__ = ["ItemTable", "WeightFit", "fit_weights", "log_loss"]
+
+RIDGE = 20.0
+"""Prior precision of a weight: with some hundred attempts the weights stay near 0, with
+20,000 the prior is not felt."""
+
+LOG_SLOPE_SD = 0.3
+"""Prior standard deviation of log a around 0."""
+
+MIN_GAIN = 2e-5
+"""Fall of the mean loss below which the fit ends."""
+
+_WIDENING = 0.3459  # (16 sqrt(3) / (15 pi))^2: logistic averaged over a normal
+_STEPS = (1.0, 0.5, 0.25)
+_LEVEL = 0  # index of the constant among the weights
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemTable:
+    """Items by index, all (n_items,): 3PL parameters and the variance of the difficulty."""
+
+    a: FloatArray
+    b: FloatArray
+    c: FloatArray
+    b_var: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFit:
+    """Result of a fit."""
+
+    weights: Weights
+    items: ItemTable
+    """Those given, if they were held."""
+    losses: tuple[float, ...]
+    """Mean log-loss of each accepted pass; the first is without weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """Parameters with what is followed: each attempt's difficulty, jackknifed."""
+
+    weights: FloatArray
+    items: ItemTable
+    b: FloatArray
+    b_var: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """Score and information of each attempt's scaled predictor, and that predictor's parts."""
+
+    score: FloatArray
+    information: FloatArray
+    load: FloatArray
+    """Derivative by -b."""
+    features: FloatArray
+
+
+def fit_weights(
+    log: AttemptLog,
+    items: ItemTable | None = None,
+    *,
+    slopes: bool = True,
+    memory: bool = True,
+    practice: bool = True,
+    config: FilterConfig = DEFAULT_FILTER,
+    memory_items: int = DEFAULT_CAPACITY,
+    max_rounds: int = 6,
+) -> WeightFit:
+    """Fit weights, and items unless they are given.
+
+    Parameters
+    ----------
+    log
+        All attempts of the learners to learn from, repeats included.
+    items
+        Calibrated items to hold as they are, or None to fit them too.
+    slopes
+        Whether fitted items have slopes of their own (2PL).
+    memory, practice
+        Whether the features of the item, and those of topic and form, take part.
+    config, memory_items
+        Of the filter that will use the weights.
+    max_rounds
+        Passes over the log with weights.
+
+    Returns
+    -------
+    WeightFit
+        Finite for any log; without any gain, weights 0.
+    """
+    fit = _Fit(log, items is not None, config, memory_items)
+    empty = np.zeros(len(NO_WEIGHTS))
+    if items is not None:
+        b, b_var = items.b[log.item], items.b_var[log.item]
+        best = _Candidate(empty, items, b, b_var)
+        stages = [(_active(memory, practice, level=True), False)]
+    else:
+        best = fit.start()
+        stages = [(_active(False, False), False), (_active(memory, practice), False)]
+        if slopes:
+            stages.append((_active(memory, practice), True))
+    followed = fit.follow(best)
+    losses = [log_loss(log.correct, followed.probability)]
+    for number, (active, free_slopes) in enumerate(stages):
+        for round_number in range(max_rounds):
+            target = fit.newton(best, followed, active, free_slopes)
+            # The start's items are plain proportions: nothing to compare with yet.
+            first = number == round_number == 0 and items is None
+            for step in _STEPS:
+                candidate = _between(best, target, step)
+                next_followed = fit.follow(candidate)
+                loss = log_loss(log.correct, next_followed.probability)
+                if first or loss < losses[-1]:
+                    break
+            else:
+                break
+            gain = losses[-1] - loss
+            best, followed = candidate, next_followed
+            losses = [loss] if first else [*losses, loss]
+            if gain < MIN_GAIN and not first:
+                break
+            if not active.any():
+                break
+    return WeightFit(Weights(*best.weights.tolist()), best.items, tuple(losses))
+
+
+def log_loss(correct: NDArray[np.bool_], probability: FloatArray) -> float:
+    """Mean of -log p of what happened; p is kept from 0 by 1e-9."""
+    right = np.where(correct, probability, 1.0 - probability)
+    return float(-np.mean(np.log(np.maximum(right, 1e-9)))) if len(right) else 0.0
+
+
+def _active(memory: bool, practice: bool, level: bool = False) -> NDArray[np.bool_]:
+    """Which weights are fitted, (number of weights,)."""
+    names = Weights._fields
+    return np.array(
+        [
+            level
+            if name == "level"
+            else memory
+            if name == "seen" or name.startswith("item_")
+            else practice
+            for name in names
+        ]
+    )
+
+
+def _between(old: _Candidate, new: _Candidate, step: float) -> _Candidate:
+    """Go part of the way; variances are the new ones."""
+    if step == 1.0:
+        return new
+    items = replace(
+        new.items,
+        a=old.items.a ** (1.0 - step) * new.items.a**step,
+        b=old.items.b + step * (new.items.b - old.items.b),
+    )
+    return _Candidate(
+        old.weights + step * (new.weights - old.weights),
+        items,
+        old.b + step * (new.b - old.b),
+        new.b_var,
+    )
+
+
+class _Fit:
+    """What stays the same over the rounds: the log and who answered what."""
+
+    def __init__(
+        self, log: AttemptLog, items_held: bool, config: FilterConfig, memory_items: int
+    ) -> None:
+        self.log = log
+        self.items_held = items_held
+        self.config = config
+        self.memory_items = memory_items
+        self.item_topic = _topic_of_items(log)
+        _, self.pair = np.unique(log.learner * log.n_items + log.item, return_inverse=True)
+
+    def follow(self, candidate: _Candidate) -> Followed:
+        items = candidate.items
+        return follow(
+            self.log,
+            items.a[self.log.item],
+            candidate.b,
+            items.c[self.log.item],
+            candidate.b_var,
+            Weights(*candidate.weights.tolist()),
+            self.config,
+            self.memory_items,
+        )
+
+    def start(self) -> _Candidate:
+        """Slopes 1, difficulties from proportions correct, shrunk to the topic's."""
+        log = self.log
+        n = np.bincount(log.item, minlength=log.n_items)
+        right = np.bincount(log.item, log.correct, log.n_items)
+        odds = (right + 0.5) / (n - right + 0.5)
+        b = -np.log(odds) * np.sqrt(1.0 + _WIDENING * self.config.prior_var)
+        precision = np.where(n > 0, 1.0 / (1.0 / (right + 0.5) + 1.0 / (n - right + 0.5)), 0.0)
+        mean, spread = self.hierarchy(b, precision)
+        total = precision + 1.0 / spread
+        b = (precision * b + mean / spread) / total
+        items = ItemTable(np.ones_like(b), b, np.zeros_like(b), 1.0 / total)
+        return _Candidate(np.zeros(len(NO_WEIGHTS)), items, b[log.item], items.b_var[log.item])
+
+    def newton(
+        self, now: _Candidate, followed: Followed, active: NDArray[np.bool_], slopes: bool
+    ) -> _Candidate:
+        """Go to the maximum, the filter's states held: a few Newton steps."""
+        items, weights = now.items, now.weights
+        away = now.b - items.b[self.log.item]
+        for _ in range(4):
+            terms = self.terms(items, weights, followed, away, now.b_var)
+            weights, items = self.joint_step(items, weights, terms, active)
+            if slopes and not self.items_held:
+                terms = self.terms(items, weights, followed, away, now.b_var)
+                items = self.slope_step(items, terms, followed, away)
+        weights = np.clip(weights, -MAX_WEIGHT, MAX_WEIGHT)
+        if self.items_held:
+            return _Candidate(weights, items, now.b, now.b_var)
+        return self.jackknifed(items, weights, followed, now)
+
+    def terms(
+        self,
+        items: ItemTable,
+        weights: FloatArray,
+        followed: Followed,
+        away: FloatArray,
+        b_var: FloatArray,
+    ) -> _Terms:
+        item = self.log.item
+        a, c = items.a[item], items.c[item]
+        scale = 1.0 / np.sqrt(1.0 + _WIDENING * a * a * (followed.variance + b_var))
+        x = a * (followed.mean - items.b[item] - away) + followed.features @ weights
+        rises = 1.0 / (1.0 + np.exp(-np.clip(scale * x, -35.0, 35.0)))
+        p = c + (1.0 - c) * rises
+        slope = (1.0 - c) * rises * (1.0 - rises)
+        ratio = slope / (p * (1.0 - p))
+        return _Terms(
+            (self.log.correct - p) * ratio,
+            slope * ratio,
+            scale * a,
+            followed.features * scale[:, None],
+        )
+
+    def joint_step(
+        self, items: ItemTable, weights: FloatArray, terms: _Terms, active: NDArray[np.bool_]
+    ) -> tuple[FloatArray, ItemTable]:
+        """One Newton step of weights and difficulties; the items are eliminated first."""
+        n_items, item = self.log.n_items, self.log.item
+        x = terms.features[:, active]
+        gradient = x.T @ terms.score - RIDGE * weights[active]
+        curvature = (x * terms.information[:, None]).T @ x + RIDGE * np.eye(x.shape[1])
+        if self.items_held:
+            step = np.linalg.solve(curvature, gradient)
+            new = weights.copy()
+            new[active] += step
+            return new, items
+        b_gradient = -np.bincount(item, terms.load * terms.score, n_items)
+        data = np.bincount(item, terms.load**2 * terms.information, n_items)
+        mean, spread = self.hierarchy(items.b + b_gradient / np.maximum(data, 1e-9), data)
+        b_gradient -= (items.b - mean) / spread
+        b_curvature = data + 1.0 / spread
+        cross = np.zeros((n_items, x.shape[1]))
+        mixed = terms.load * terms.information
+        for column in range(x.shape[1]):
+            cross[:, column] = -np.bincount(item, mixed * x[:, column], n_items)
+        reduced = curvature - (cross / b_curvature[:, None]).T @ cross
+        step = np.linalg.solve(reduced, gradient - cross.T @ (b_gradient / b_curvature))
+        new = weights.copy()
+        new[active] += step
+        b = items.b + np.clip((b_gradient - cross @ step) / b_curvature, -1.0, 1.0)
+        return new, replace(items, b=b, b_var=1.0 / b_curvature)
+
+    def slope_step(
+        self, items: ItemTable, terms: _Terms, followed: Followed, away: FloatArray
+    ) -> ItemTable:
+        n_items, item = self.log.n_items, self.log.item
+        x = terms.load * (followed.mean - items.b[item] - away)  # d predictor / d log a
+        log_a = np.log(items.a)
+        gradient = np.bincount(item, x * terms.score, n_items) - log_a / LOG_SLOPE_SD**2
+        curvature = np.bincount(item, x * x * terms.information, n_items) + 1.0 / LOG_SLOPE_SD**2
+        log_a = np.clip(log_a + np.clip(gradient / curvature, -0.3, 0.3), -1.5, 1.5)
+        return replace(items, a=np.exp(log_a))
+
+    def jackknifed(
+        self, items: ItemTable, weights: FloatArray, followed: Followed, now: _Candidate
+    ) -> _Candidate:
+        """Take each learner's own answers out of the difficulties it is followed with."""
+        log = self.log
+        terms = self.terms(items, weights, followed, np.zeros(len(log)), now.b_var)
+        own_gradient = np.bincount(self.pair, -terms.load * terms.score)[self.pair]
+        own_data = np.bincount(self.pair, terms.load**2 * terms.information)[self.pair]
+        data = 1.0 / items.b_var[log.item]
+        rest = np.maximum(data - own_data, 0.1 * data)
+        shift = np.clip(-own_gradient / rest, -2.0, 2.0)
+        return _Candidate(weights, items, items.b[log.item] + shift, 1.0 / rest)
+
+    def hierarchy(self, b: FloatArray, precision: FloatArray) -> tuple[FloatArray, float]:
+        """Prior of each item: its topic's mean (itself shrunk to all items') and the variance.
+
+        Empirical Bayes for b_hat ~ N(b, 1 / precision), b ~ N(topic mean, spread), a few
+        EM steps; items without data have precision 0.
+        """
+        topic, n_topics = self.item_topic, self.log.n_topics + 1
+        known = precision > 0.0
+        variance = np.where(known, 1.0 / np.where(known, precision, 1.0), np.inf)
+        spread, between, mean = 1.0, 0.25, np.zeros_like(b)
+        if not known.any():
+            return mean, spread
+        b = np.where(known, b, 0.0)
+        for _ in range(5):
+            weight = 1.0 / (variance + spread)
+            grand = float((weight * b).sum() / weight.sum())
+            of_topic = np.bincount(topic, weight, n_topics)
+            lean = np.bincount(topic, weight * (b - grand), n_topics) / (of_topic + 1.0 / between)
+            mean = grand + lean[topic]
+            rest = 1.0 / (precision + 1.0 / spread)
+            moved = rest * precision * (b - mean)
+            spread = float(np.clip(np.mean((moved**2 + rest)[known]), 0.05, 4.0))
+            has = of_topic > 0.0
+            between = float(
+                np.clip(np.mean((lean**2 + 1.0 / (of_topic + 1.0 / between))[has]), 0.01, 4.0)
+            )
+        return mean, spread
+
+
+def _topic_of_items(log: AttemptLog) -> IntArray:
+    """Topic of each item as its first attempt has it; those without share one more."""
+    topic = np.full(log.n_items, log.n_topics, np.int64)
+    topic[log.item[::-1]] = np.where(log.topic < 0, log.n_topics, log.topic)[::-1]
+    return topic

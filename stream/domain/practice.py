@@ -1,0 +1,218 @@
+"""What makes an answer easier for reasons other than ability: practice, memory and form.
+
+The chance of a correct answer is c + (1 - c) / (1 + exp(-(a (theta - b) + advantage))). The
+advantage, in logits, is a weighted sum of
+
+- practice: right and wrong answers so far in the topic,
+- memory: what is remembered of this very item (`stream.domain.memory`), and
+- form: how the last few answers went against expectation.
+
+The difficulty b is thus that of a first meeting with item and topic: all features but a
+constant are 0 there. The weights are fitted with the items on the calibration data and travel with the
+parameter version; with all weights 0 the model is plain item response theory. What is
+reported as theta stays ability: the fold sees the item as easier by the advantage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import exp, isfinite, log1p
+from typing import NamedTuple
+
+from stream.domain.memory import Trace
+
+__all__ = [
+    "FORM_SHARE",
+    "MAX_WEIGHT",
+    "NO_WEIGHTS",
+    "Weights",
+    "advantage",
+    "features",
+    "next_form",
+    "plug_in",
+    "weights_from",
+]
+
+FORM_SHARE = 0.2
+"""Share of the newest answer in a learner's form: about the last five count."""
+
+MAX_WEIGHT = 20.0
+"""Largest |weight| accepted (logits a unit of its feature)."""
+
+_MINUTES = 3.0  # working memory: an item answered right now is known by heart
+_DAY_MINUTES = 1440.0
+_UNSEEN = (0.0,) * 9
+
+
+class Weights(NamedTuple):
+    """Logits a unit of each feature. The names are published: add, never rename."""
+
+    level: float = 0.0
+    """1, always. Not 0 only where the items were calibrated apart from the weights, so that
+    their difficulties already hold the practice of the average answer."""
+    practised: float = 0.0
+    """The topic was met before: 1, else 0."""
+    topic_right: float = 0.0
+    """log(1 + right answers in the topic so far)."""
+    topic_wrong: float = 0.0
+    """log(1 + wrong answers in the topic so far)."""
+    form: float = 0.0
+    """Weighted mean of (score - expected score) over the last few answers."""
+    seen: float = 0.0
+    """The item is remembered: 1, else 0."""
+    item_right: float = 0.0
+    """log(1 + right answers to the item)."""
+    item_wrong: float = 0.0
+    """log(1 + wrong answers to the item)."""
+    item_last: float = 0.0
+    """The item's last answer: 1 right, -1 wrong."""
+    item_recency: float = 0.0
+    """1 / sqrt(attempts since the item's last answer, this one included)."""
+    item_recency_last: float = 0.0
+    """``item_recency`` times ``item_last``: an answer just given says little about the next."""
+    item_age: float = 0.0
+    """log(1 + minutes since the item's last answer)."""
+    item_minutes: float = 0.0
+    """exp(-minutes since / 3): still in working memory."""
+    item_day: float = 0.0
+    """exp(-days since)."""
+
+
+NO_WEIGHTS = Weights()
+"""Ability alone; in force until a calibration publishes others."""
+
+
+def weights_from(values: Mapping[str, float]) -> Weights:
+    """Read published weights by name.
+
+    Names that this release does not know are refused rather than dropped: without its term
+    the others would be wrong.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, or a value that is not finite or beyond `MAX_WEIGHT`.
+
+    Examples
+    --------
+    >>> weights_from({"seen": 0.5}).seen
+    0.5
+    """
+    unknown = sorted(set(values) - set(Weights._fields))
+    if unknown:
+        raise ValueError(
+            f"unknown weights {', '.join(unknown)}; known: {', '.join(NO_WEIGHTS._fields)}"
+        )
+    for name, value in values.items():
+        if not isfinite(value) or abs(value) > MAX_WEIGHT:
+            raise ValueError(
+                f"weight {name} is {value}; it must be in [-{MAX_WEIGHT:g}, {MAX_WEIGHT:g}]"
+            )
+    return Weights(**{name: float(value) for name, value in values.items()})
+
+
+def advantage(
+    weights: Weights,
+    right: int,
+    wrong: int,
+    form: float,
+    trace: Trace | None,
+    number: int,
+    start_s: float,
+) -> float:
+    """Logits by which this answer is easier than a first one.
+
+    Parameters
+    ----------
+    weights
+        In force.
+    right, wrong
+        Answers of the learner in the item's topic so far; 0, 0 for an item without topic.
+    form
+        As `next_form` left it, 0 before any answer.
+    trace
+        What is remembered of the item, None for nothing.
+    number
+        Attempts of the learner before this one.
+    start_s
+        When the item was put (time of the answer less the response time), seconds since
+        1970; 0 where not known. The answer's own time would tell how long it took.
+
+    Returns
+    -------
+    float
+        0 for a learner who meets topic and item for the first time in average form.
+    """
+    (
+        level,
+        practised,
+        t_right,
+        t_wrong,
+        w_form,
+        seen,
+        i_right,
+        i_wrong,
+        last,
+        recency,
+        r_last,
+        age,
+        mins,
+        day,
+    ) = weights
+    total = level + w_form * form
+    if right or wrong:
+        total += practised + t_right * log1p(right) + t_wrong * log1p(wrong)
+    if trace is not None:
+        before, time_s, n_right, n_wrong, was_right = trace
+        total += seen + i_right * log1p(n_right) + i_wrong * log1p(n_wrong)
+        near = max(1, number - before) ** -0.5
+        total += near * recency
+        total += last + near * r_last if was_right else -last - near * r_last
+        if time_s and start_s:
+            minutes = (start_s - time_s) / 60.0
+            if minutes < 0.0:  # late attempts, and clocks
+                minutes = 0.0
+            total += age * log1p(minutes) + mins * exp(-minutes / _MINUTES)
+            total += day * exp(-minutes / _DAY_MINUTES)
+    return total
+
+
+def features(
+    right: int, wrong: int, form: float, trace: Trace | None, number: int, start_s: float
+) -> list[float]:
+    """Return the features of `advantage`, in the order of `Weights`; arguments likewise.
+
+    For fitting only: ``advantage`` is their sum times the weights.
+    """
+    practised = 1.0 if right or wrong else 0.0
+    topic = [1.0, practised, log1p(right), log1p(wrong), form]
+    if trace is None:
+        return [*topic, *_UNSEEN]
+    before, time_s, n_right, n_wrong, was_right = trace
+    last = 1.0 if was_right else -1.0
+    near = max(1, number - before) ** -0.5
+    item = [1.0, log1p(n_right), log1p(n_wrong), last, near, near * last]
+    if not (time_s and start_s):
+        return [*topic, *item, 0.0, 0.0, 0.0]
+    minutes = max(0.0, (start_s - time_s) / 60.0)
+    decays = [log1p(minutes), exp(-minutes / _MINUTES), exp(-minutes / _DAY_MINUTES)]
+    return [*topic, *item, *decays]
+
+
+def plug_in(theta: float, a: float, b: float, c: float, gain: float) -> float:
+    """Probability of a correct answer, the uncertainty of theta left aside.
+
+    ``gain`` is the answer's `advantage`; the rest as for `stream.domain.irt`.
+
+    Examples
+    --------
+    >>> plug_in(0.3, 1.0, 0.3, 0.0, 0.0)
+    0.5
+    """
+    x = a * (theta - b) + gain
+    return c + (1.0 - c) / (1.0 + exp(-x if x > -500.0 else 500.0))
+
+
+def next_form(form: float, expected: float, correct: bool) -> float:
+    """Return the form after an answer of which ``expected`` (`plug_in`) was expected."""
+    return form + FORM_SHARE * ((1.0 if correct else 0.0) - expected - form)
