@@ -6,6 +6,7 @@ import java.io.UncheckedIOException;
 import java.nio.ByteBuffer;
 import java.util.Map;
 import java.util.Properties;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
 import org.apache.kafka.clients.consumer.ConsumerInterceptor;
 import org.apache.kafka.clients.consumer.ConsumerRecords;
@@ -83,7 +84,7 @@ public final class StreamsPeer {
     private final boolean measured;
     private final CountDownLatch durable = new CountDownLatch(1);
     private final long wanted;
-    private volatile boolean folded;
+    private final Map<TopicPartition, Long> committed = new ConcurrentHashMap<>();
     private long seen;
     private double thetaSum;
 
@@ -167,7 +168,6 @@ public final class StreamsPeer {
                 throw new UncheckedIOException(error);
             }
             if (run.seen == run.wanted) {
-                run.folded = true;
                 context().commit();
             }
         }
@@ -177,8 +177,10 @@ public final class StreamsPeer {
     public static final class CommitWatch implements ConsumerInterceptor<byte[], byte[]> {
         @Override
         public void onCommit(Map<TopicPartition, OffsetAndMetadata> offsets) {
-            if (current.folded) {
-                current.durable.countDown();
+            StreamsPeer run = current;
+            offsets.forEach((at, offset) -> run.committed.put(at, offset.offset()));
+            if (run.committed.values().stream().mapToLong(Long::longValue).sum() >= run.wanted) {
+                run.durable.countDown();
             }
         }
 

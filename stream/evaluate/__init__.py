@@ -1,0 +1,1 @@
+"""Evaluation: the live filter on real and simulated attempts, each prediction before its answer."""

@@ -1,0 +1,183 @@
+"""Which attempts calibrate and which are followed, and every method on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.calibration.weights import ItemTable, WeightFit, fit_weights
+from stream.domain.ability import DEFAULT_FILTER, FilterConfig
+from stream.domain.follow import AttemptLog, follow
+from stream.domain.irt import FloatArray
+from stream.domain.practice import NO_WEIGHTS, Weights
+from stream.evaluate.baselines import (
+    elo,
+    exact_eap,
+    extended_kalman,
+    item_only,
+    proportion_difficulties,
+)
+from stream.evaluate.load import NamedLog
+from stream.evaluate.measures import Bins, calibration_bins, intervals, measure
+
+__all__ = ["OURS", "PROTOCOLS", "REFERENCE", "Evaluated", "Protocol", "evaluate"]
+
+Protocol = Literal["learners", "time", "first"]
+
+PROTOCOLS: dict[Protocol, str] = {
+    "learners": "Learners with sha256(user_id) mod 5 = 0 are followed from nothing; the others"
+    " calibrate.",
+    "time": "The first half of the attempts calibrates; the second is followed, each learner with"
+    " the first half known.",
+    "first": "As learners, but of the attempts only a learner's first at each item.",
+}
+
+OURS = "thetastream"
+REFERENCE = "Elo global + topic"
+EXACT_LIMIT = 60_000
+"""Attempts followed up to which the exact grid takes part."""
+
+STILL = FilterConfig(drift=0.0, topic_drift=0.0)
+
+
+class Evaluated(NamedTuple):
+    """Results of one protocol on one data set."""
+
+    rows: list[dict[str, Any]]
+    """One a method, as in ``bench/results/evaluate.json``."""
+    reliability: dict[str, Bins]
+    """Of ours and of the reference."""
+    fit: WeightFit
+
+
+def evaluate(
+    data: str, named: NamedLog, protocol: Protocol, *, ablations: bool = True
+) -> Evaluated | None:
+    """Run every method under one protocol.
+
+    Parameters
+    ----------
+    data
+        Name of the data set, for the rows.
+    named
+        The attempts.
+    protocol
+        A key of `PROTOCOLS`.
+    ablations
+        Whether ours is also run without its parts.
+
+    Returns
+    -------
+    Evaluated or None
+        None where the split leaves nothing to calibrate on or nothing to judge by.
+    """
+    log, judged, train = _split(named, protocol)
+    test = judged(log)
+    if not train.any() or not test.any():
+        return None
+    # Held-out learners only are followed; under `time` everybody is, the past included.
+    followed = log if protocol == "time" else log.where(test)
+    at = test if protocol == "time" else np.ones(len(followed), bool)
+    predictions, fit = _predict(log.where(train), followed, ablations)
+    correct, learner = followed.correct[at], followed.learner[at]
+    predictions = {name: p[at] for name, p in predictions.items()}
+    spans = intervals(learner, correct, predictions, REFERENCE)
+    rows = [
+        {
+            "data": data,
+            "protocol": protocol,
+            "method": name,
+            **measure(correct, p)._asdict(),
+            "learners": len(np.unique(learner)),
+            "auc_interval": spans[name]["auc"],
+            "log_loss_interval": spans[name]["log_loss"],
+            "auc_gain_interval": spans[name]["auc_gain"],
+            "log_loss_gain_interval": spans[name]["log_loss_gain"],
+        }
+        for name, p in predictions.items()
+    ]
+    reliability = {
+        name: calibration_bins(correct, predictions[name]) for name in (OURS, REFERENCE)
+    }
+    return Evaluated(rows, reliability, fit)
+
+
+def _split(
+    named: NamedLog, protocol: Protocol
+) -> tuple[AttemptLog, Callable[[AttemptLog], NDArray[np.bool_]], NDArray[np.bool_]]:
+    """Return the log, what marks its judged attempts, and its calibrating ones."""
+    log = named.log
+    held = named.held_out()
+    if protocol == "first":
+        first = _first_exposures(log)
+        held = held[first]
+        log = log.where(first)
+    elif protocol == "time":
+        held = _second_half(named)
+    return log, lambda _: held, ~held
+
+
+def _first_exposures(log: AttemptLog) -> NDArray[np.bool_]:
+    pair = log.learner * log.n_items + log.item
+    _, index = np.unique(pair, return_index=True)  # the first of equals
+    first = np.zeros(len(log), bool)
+    first[index] = True
+    return first
+
+
+def _second_half(named: NamedLog) -> NDArray[np.bool_]:
+    """By time; where only the order is known, the second half of each learner's attempts."""
+    log = named.log
+    if named.has_times:
+        return np.asarray(log.end_s > np.median(log.end_s), bool)
+    starts = np.flatnonzero(np.r_[True, np.diff(log.learner) > 0])
+    sizes = np.diff(np.r_[starts, len(log)])
+    place = np.arange(len(log)) - np.repeat(starts, sizes)
+    return np.asarray(place >= np.repeat((sizes + 1) // 2, sizes), bool)
+
+
+def _predict(
+    train: AttemptLog, test: AttemptLog, ablations: bool
+) -> tuple[dict[str, FloatArray], WeightFit]:
+    """Predictions of every method for every attempt followed."""
+    b = proportion_difficulties(train)
+    fit = fit_weights(train)
+    predictions = {
+        "item only": item_only(test, b),
+        "Elo global": elo(test, b, topics=False),
+        REFERENCE: elo(test, b, topics=True),
+        "static EKF": extended_kalman(test, b),
+    }
+    if len(test) <= EXACT_LIMIT:
+        plain = fit_weights(train, memory=False, practice=False).items
+        predictions["exact EAP"] = exact_eap(test, plain.a, plain.b)
+    predictions[OURS] = _ours(test, fit.items, fit.weights)
+    if ablations:
+        for name, options in _ABLATIONS.items():
+            without = fit_weights(train, **options)
+            predictions[name] = _ours(test, without.items, without.weights)
+        predictions["without drift"] = _ours(test, fit.items, fit.weights, STILL)
+    return predictions, fit
+
+
+_ABLATIONS: dict[str, dict[str, bool]] = {
+    "without memory": {"memory": False},
+    "without practice": {"practice": False},
+    "without 2PL": {"slopes": False},
+    "ability alone": {"memory": False, "practice": False},
+}
+
+
+def _ours(
+    log: AttemptLog,
+    items: ItemTable,
+    weights: Weights = NO_WEIGHTS,
+    config: FilterConfig = DEFAULT_FILTER,
+) -> FloatArray:
+    i = log.item
+    return follow(
+        log, items.a[i], items.b[i], items.c[i], items.b_var[i], weights, config
+    ).probability
