@@ -67,6 +67,8 @@ class Partition:
         Nothing is folded any more.
     closing
         Its regular flushes are to end.
+    committed
+        Input -> last offset that a committed flush covers.
     torn
         Folding or encoding broke off half-way: the state in memory must not be written. What was
         committed is whole; the next owner folds the rest again.
@@ -83,12 +85,20 @@ class Partition:
             "attempts": deque(),
             "abilities": deque(),
         }
+        self.committed = _offsets(state)
         self.watermark = state.position.stream_week
         self.revoked = False
         self.closing = False
         self.torn = False
         self.task: asyncio.Task[None] | None = None
         self.changed_since: float | None = None
+
+    def acknowledge(self) -> None:
+        """Acknowledge, in order, the batches that committed flushes cover."""
+        for source, offset in self.committed.items():
+            waiting = self.unacknowledged[source]
+            while waiting and waiting[0].message.offset <= offset:
+                waiting.popleft().ack()
 
 
 class Engine(Service):
@@ -333,6 +343,8 @@ class Engine(Service):
                 new_params = state.has_newer_params
                 week_begun = self._stream_week > state.position.weeks_published
                 if not (state.has_changes or new_params or week_begun or force):
+                    # Batches delivered again after a take-over may change nothing at all.
+                    partition.acknowledge()
                     return
                 flush = Flush(
                     state,
@@ -344,10 +356,7 @@ class Engine(Service):
                 partition.torn = True
                 await _in_slices(flush.build())
                 partition.torn = False
-                covered = {
-                    "attempts": state.position.attempts,
-                    "abilities": state.position.abilities,
-                }
+                covered = _offsets(state)
                 watermark = state.position.stream_week
                 changed_since, partition.changed_since = partition.changed_since, None
             try:
@@ -357,10 +366,8 @@ class Engine(Service):
                 partition.torn = True
                 raise
             partition.watermark = watermark
-            for source, offset in covered.items():
-                waiting = partition.unacknowledged[source]
-                while waiting and waiting[0].message.offset <= offset:
-                    waiting.popleft().ack()
+            partition.committed = covered
+            partition.acknowledge()
             state.cool_down(self.settings.hot_learners // max(1, len(self.partitions)))
             partition.flushed.set()
             metrics.flush_seconds.observe(time.perf_counter() - started)
@@ -392,6 +399,10 @@ async def _in_slices(steps: Iterator[None]) -> None:
         if time.perf_counter() >= until:
             await asyncio.sleep(0)
             until = time.perf_counter() + _SLICE_S
+
+
+def _offsets(state: PartitionState) -> dict[str, int]:
+    return {"attempts": state.position.attempts, "abilities": state.position.abilities}
 
 
 def _load(loader: StateLoader, records: list[Record]) -> None:

@@ -44,7 +44,9 @@ def elo(log: AttemptLog, b: FloatArray, *, topics: bool) -> FloatArray:
     present, theta, n = -1, 0.0, 0
     deviations: dict[int, tuple[float, int]] = {}
     columns = (log.learner, log.item, log.topic, log.correct)
-    for k, (who, item, topic, correct) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+    for k, (who, item, topic, correct) in enumerate(
+        zip(*(c.tolist() for c in columns), strict=True)
+    ):
         if who != present:
             present, theta, n, deviations = who, 0.0, 0, {}
         deviation, n_topic = deviations.get(topic, (0.0, 0)) if topics else (0.0, 0)

@@ -111,7 +111,9 @@ def intervals(
 
 
 def _middle(values: FloatArray) -> tuple[float, float]:
-    low, high = np.nanpercentile(values, (2.5, 97.5)) if not np.isnan(values).all() else (np.nan,) * 2
+    low, high = (
+        np.nanpercentile(values, (2.5, 97.5)) if not np.isnan(values).all() else (np.nan,) * 2
+    )
     return float(low), float(high)
 
 

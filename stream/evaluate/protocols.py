@@ -99,9 +99,7 @@ def evaluate(
         }
         for name, p in predictions.items()
     ]
-    reliability = {
-        name: calibration_bins(correct, predictions[name]) for name in (OURS, REFERENCE)
-    }
+    reliability = {name: calibration_bins(correct, predictions[name]) for name in (OURS, REFERENCE)}
     return Evaluated(rows, reliability, fit)
 
 

@@ -105,3 +105,19 @@ async def test_folding_that_breaks_off_leaves_the_state_torn() -> None:
         await engine._fold_batch(partition, batch, "attempts")  # type: ignore[arg-type]
     await engine._flush(partition)
     assert publisher.published == []
+
+
+async def test_batches_delivered_again_are_acknowledged_without_a_flush() -> None:
+    engine, partition, publisher = filled(3)
+    await engine._flush(partition)
+    acknowledged: list[int] = []
+    for offset in (1, 2, 5):
+        batch = SimpleNamespace(
+            value=[],
+            message=SimpleNamespace(offset=offset),
+            ack=lambda offset=offset: acknowledged.append(offset),
+        )
+        partition.unacknowledged["attempts"].append(batch)  # type: ignore[arg-type]
+    await engine._flush(partition)
+    assert acknowledged == [1, 2]
+    assert len(publisher.published) == 1
