@@ -93,7 +93,7 @@ def fit_weights(
     practice: bool = True,
     config: FilterConfig = DEFAULT_FILTER,
     memory_items: int = DEFAULT_CAPACITY,
-    max_rounds: int = 6,
+    max_rounds: int = 4,
 ) -> WeightFit:
     """Fit weights, and items unless they are given.
 
@@ -221,7 +221,7 @@ class _Fit:
         """Slopes 1, difficulties from proportions correct, shrunk to the topic's."""
         log = self.log
         n = np.bincount(log.item, minlength=log.n_items)
-        right = np.bincount(log.item, log.correct, log.n_items)
+        right = np.bincount(log.item, log.correct.astype(np.float64), log.n_items)
         odds = (right + 0.5) / (n - right + 0.5)
         b = -np.log(odds) * np.sqrt(1.0 + _WIDENING * self.config.prior_var)
         precision = np.where(n > 0, 1.0 / (1.0 / (right + 0.5) + 1.0 / (n - right + 0.5)), 0.0)
@@ -284,10 +284,10 @@ class _Fit:
             new = weights.copy()
             new[active] += step
             return new, items
-        b_gradient = -np.bincount(item, terms.load * terms.score, n_items)
-        data = np.bincount(item, terms.load**2 * terms.information, n_items)
+        b_gradient = -_sums(item, terms.load * terms.score, n_items)
+        data = _sums(item, terms.load**2 * terms.information, n_items)
         mean, spread = self.hierarchy(items.b + b_gradient / np.maximum(data, 1e-9), data)
-        b_gradient -= (items.b - mean) / spread
+        b_gradient = b_gradient - (items.b - mean) / spread
         b_curvature = data + 1.0 / spread
         cross = np.zeros((n_items, x.shape[1]))
         mixed = terms.load * terms.information
@@ -351,6 +351,10 @@ class _Fit:
                 np.clip(np.mean((lean**2 + 1.0 / (of_topic + 1.0 / between))[has]), 0.01, 4.0)
             )
         return mean, spread
+
+
+def _sums(index: IntArray, values: FloatArray, n: int) -> FloatArray:
+    return np.asarray(np.bincount(index, values, n), np.float64)
 
 
 def _topic_of_items(log: AttemptLog) -> IntArray:

@@ -8,8 +8,8 @@ advantage, in logits, is a weighted sum of
 - form: how the last few answers went against expectation.
 
 The difficulty b is thus that of a first meeting with item and topic: all features but a
-constant are 0 there. The weights are fitted with the items on the calibration data and travel with the
-parameter version; with all weights 0 the model is plain item response theory. What is
+constant are 0 there. The weights are fitted with the items on the calibration data and travel
+with the parameter version; with all weights 0 the model is plain item response theory. What is
 reported as theta stays ability: the fold sees the item as easier by the advantage.
 """
 
@@ -41,7 +41,7 @@ MAX_WEIGHT = 20.0
 
 _MINUTES = 3.0  # working memory: an item answered right now is known by heart
 _DAY_MINUTES = 1440.0
-_UNSEEN = (0.0,) * 9
+_UNSEEN = (0.0,) * 10
 
 
 class Weights(NamedTuple):
@@ -72,6 +72,8 @@ class Weights(NamedTuple):
     """``item_recency`` times ``item_last``: an answer just given says little about the next."""
     item_age: float = 0.0
     """log(1 + minutes since the item's last answer)."""
+    item_age_last: float = 0.0
+    """``item_age`` times ``item_last``: outcomes of long ago say less."""
     item_minutes: float = 0.0
     """exp(-minutes since / 3): still in working memory."""
     item_day: float = 0.0
@@ -156,6 +158,7 @@ def advantage(
         recency,
         r_last,
         age,
+        a_last,
         mins,
         day,
     ) = weights
@@ -172,8 +175,8 @@ def advantage(
             minutes = (start_s - time_s) / 60.0
             if minutes < 0.0:  # late attempts, and clocks
                 minutes = 0.0
-            total += age * log1p(minutes) + mins * exp(-minutes / _MINUTES)
-            total += day * exp(-minutes / _DAY_MINUTES)
+            total += (age + a_last if was_right else age - a_last) * log1p(minutes)
+            total += mins * exp(-minutes / _MINUTES) + day * exp(-minutes / _DAY_MINUTES)
     return total
 
 
@@ -193,9 +196,10 @@ def features(
     near = max(1, number - before) ** -0.5
     item = [1.0, log1p(n_right), log1p(n_wrong), last, near, near * last]
     if not (time_s and start_s):
-        return [*topic, *item, 0.0, 0.0, 0.0]
+        return [*topic, *item, 0.0, 0.0, 0.0, 0.0]
     minutes = max(0.0, (start_s - time_s) / 60.0)
-    decays = [log1p(minutes), exp(-minutes / _MINUTES), exp(-minutes / _DAY_MINUTES)]
+    age = log1p(minutes)
+    decays = [age, age * last, exp(-minutes / _MINUTES), exp(-minutes / _DAY_MINUTES)]
     return [*topic, *item, *decays]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from stream.engine.engine import Engine, Partition
 from stream.engine.outputs import Indicators
+from stream.engine.params import ParamsStore
 from stream.kafka.transaction import Outgoing
 from stream.settings import Settings
 from tests.engine.events import event, new_state, records
@@ -35,6 +36,7 @@ def engine_with(partition: Partition) -> Engine:
     engine.indicators = Indicators()
     engine.partitions = {0: partition}
     engine._stream_week = 0
+    engine.params = ParamsStore()
     engine._crashing = None
     engine.app = SimpleNamespace(crashed=False)  # type: ignore[assignment]
     return engine
