@@ -43,14 +43,15 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-class EngineProcess:
-    """One engine, as ``thetastream run --role engine`` starts it."""
+class RoleProcess:
+    """A role in a process of its own, as ``thetastream run --role ROLE`` starts it."""
 
-    def __init__(self, settings: Settings, log: Path) -> None:
+    def __init__(self, role: str, settings: Settings, log: Path) -> None:
+        self.role = role
         self._log = log
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stream", "run", "--role", "engine", "--web-port", "0"],
+                [sys.executable, "-m", "stream", "run", "--role", role, "--web-port", "0"],
                 env=environment(settings),
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -77,7 +78,16 @@ class EngineProcess:
         """End the measurement if the process has ended."""
         if self.process.poll() is not None:
             tail = self._log.read_text(errors="replace")[-3000:]
-            sys.exit(f"the engine ended with {self.process.returncode}:\n{tail}")
+            sys.exit(f"the {self.role} ended with {self.process.returncode}:\n{tail}")
+
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric over its labels."""
+        lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in lines
+            if line.startswith(name) and line[len(name)] in "{ "
+        )
 
     def end(self) -> None:
         """Ask it to end, and see that it does."""
@@ -91,14 +101,14 @@ class EngineProcess:
 
 
 @contextmanager
-def running_engine(settings: Settings) -> Iterator[EngineProcess]:
-    """Run an engine for as long as the block lasts; it may not be ready yet."""
-    with tempfile.TemporaryDirectory(prefix="bench-engine-") as directory:
-        engine = EngineProcess(settings, Path(directory) / "log")
+def running_role(role: str, settings: Settings) -> Iterator[RoleProcess]:
+    """Run a role for as long as the block lasts; it may not be ready yet."""
+    with tempfile.TemporaryDirectory(prefix=f"bench-{role}-") as directory:
+        process = RoleProcess(role, settings, Path(directory) / "log")
         try:
-            yield engine
+            yield process
         finally:
-            engine.end()
+            process.end()
 
 
 class Positions:
@@ -193,7 +203,7 @@ def run_engine(settings: Settings, *, learners: int, version: str, processes: in
     positions = Positions(settings)
     with ExitStack() as stack:
         stack.callback(positions.close)
-        engines = [stack.enter_context(running_engine(settings)) for _ in range(processes)]
+        engines = [stack.enter_context(running_role("engine", settings)) for _ in range(processes)]
         wait_until(lambda: all(engine.ready() for engine in engines), 120, every_s=0.02)
         meter = Meter(*(engine.process.pid for engine in engines))
         meter.begin()

@@ -214,6 +214,7 @@ class ParamsManifest(msgspec.Struct):
     linking_intercept: float
     linking_method: str
     published_at: int
+    weights: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class BatchAbility(msgspec.Struct, gc=False):

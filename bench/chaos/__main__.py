@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -26,6 +28,9 @@ def main() -> int:
     began = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="thetastream-chaos-"))
     directory.chmod(0o711)
+    # What the Kafka clients say of a broker that is away goes beside the processes' logs.
+    logging.basicConfig(filename=directory / "chaos.log", level="INFO")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     kinds = options.kinds or schedule(options.rounds, random.Random(options.seed))
     half = (len(kinds) + 1) // 2
     # Each half has every kind: a whole cycle comes before the next begins.

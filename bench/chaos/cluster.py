@@ -27,6 +27,11 @@ _SILENT_S = 20.0
 
 _POLL_S = 0.5
 
+# No keep-alive: a process that was killed must not look alive by an old connection's error.
+_client = httpx.Client(
+    timeout=3.0, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+)
+
 
 class HangError(Exception):
     """Something did not happen within its time; the message ends with the logs."""
@@ -72,12 +77,25 @@ class Member:
             if at >= moment and not what.startswith("started")
         ]
 
-    def status(self, path: str) -> int | None:
-        """Return the status /healthz or /readyz answers with; None without an answer."""
+    def get(self, path: str) -> httpx.Response | None:
+        """Ask its HTTP server; None without an answer."""
         try:
-            return httpx.get(f"{self.url}{path}", timeout=2).status_code
+            return _client.get(f"{self.url}{path}")
         except httpx.HTTPError:
             return None
+
+    def status(self, path: str) -> int | None:
+        """Return the status /healthz or /readyz answers with; None without an answer."""
+        response = self.get(path)
+        return None if response is None else response.status_code
+
+    def held(self, user_id: str) -> tuple[int, int] | None:
+        """Return (n, correct) of a learner that this engine has in memory, else None."""
+        response = self.get(f"/theta/{user_id}")
+        if response is None or not response.is_success:
+            return None
+        body = response.json()
+        return (body["n"], body["correct"]) if body["source"] == "live" else None
 
     def is_ready(self) -> bool:
         """Whether it runs and says that it can do its work."""
@@ -164,6 +182,11 @@ class Cluster:
         member.running.enter_context(member.supervisor.running())
         self.members.append(member)
         return member
+
+    def holders(self, user_id: str) -> list[tuple[int, int]]:
+        """Return (n, correct) of each engine that has a learner in memory."""
+        found = [member.held(user_id) for member in self.role("engine")]
+        return [counts for counts in found if counts is not None]
 
     def remove(self, member: Member) -> None:
         """End a process in good order; it must end by itself, with 0."""

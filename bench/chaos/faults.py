@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import httpx
-
 from bench.chaos.cluster import Cluster, HangError, Member, wait_for
 from bench.chaos.progress import RoleProgress
+from stream.local.service import LocalService
 from stream.settings import describe
 
 if TYPE_CHECKING:
@@ -24,6 +23,9 @@ __all__ = ["FAULTS", "Context", "Done", "base_environment", "schedule"]
 
 _TAKE_OVER_S = 60.0
 """Seconds within which the others must have taken a paused process's partitions over."""
+
+_ANSWER_S = 10.0
+"""Seconds within which a process must answer while a server is away."""
 
 
 @dataclass(frozen=True)
@@ -90,31 +92,62 @@ def _kill(role: str) -> Fault:
     return kill
 
 
-def _stop_broker(ctx: Context) -> Done:
-    process = ctx.trial.stack.kafka.process()
-    pid = process.pid if process else None
-    ctx.trial.stack.kafka.stop()
-    time.sleep(ctx.rng.uniform(1.0, 4.0))
-    ctx.trial.stack.kafka.start()
-    return Done("broker", pid)
+def _outage(part: str, *, kill: bool) -> Fault:
+    """End a server, see that the processes live on without it, and start it again."""
+
+    def outage(ctx: Context) -> Done:
+        service: LocalService = getattr(ctx.trial.stack, part)
+        process = service.process()
+        before = _alive(ctx)
+        if kill:
+            service.kill()
+        else:
+            service.stop()
+        began = time.monotonic()
+        try:
+            _expect_alive(ctx, before, f"{part} is away")
+        finally:
+            away_s = ctx.rng.uniform(1.0, 5.0)
+            time.sleep(max(0.0, away_s - (time.monotonic() - began)))
+            service.start()
+        away_s = time.monotonic() - began
+        return Done(part, process.pid if process else None, notes=[f"away {away_s:.1f} s"])
+
+    return outage
 
 
-def _kill_broker(ctx: Context) -> Done:
-    process = ctx.trial.stack.kafka.process()
-    pid = process.pid if process else None
-    ctx.trial.stack.kafka.kill()
-    time.sleep(ctx.rng.uniform(0.0, 2.0))
-    ctx.trial.stack.kafka.start()
-    return Done("broker", pid)
+def _alive(ctx: Context) -> list[tuple[Member, int | None, str | None]]:
+    """Return every process, its pid, and of an engine a learner that it holds."""
+    learners = ctx.trial.known_learners(ctx.trial.replay.sent, 20)
+    found = []
+    for member in ctx.cluster.members:
+        held = None
+        if member.role == "engine":
+            held = next((user for user in learners if member.held(user) is not None), None)
+        found.append((member, member.pid, held))
+    return found
 
 
-def _restart_postgres(ctx: Context) -> Done:
-    process = ctx.trial.stack.postgres.process()
-    pid = process.pid if process else None
-    ctx.trial.stack.postgres.stop()
-    time.sleep(ctx.rng.uniform(1.0, 4.0))
-    ctx.trial.stack.postgres.start()
-    return Done("postgres", pid)
+def _expect_alive(
+    ctx: Context, before: Sequence[tuple[Member, int | None, str | None]], when: str
+) -> None:
+    """Every process says that it is alive, and engines answer from memory, or it has exited."""
+    for member, pid, learner in before:
+        wait_for(
+            f"{member.name} to say that it is alive while {when}",
+            lambda member=member, pid=pid: member.pid != pid or member.status("/healthz") == 200,
+            _ANSWER_S,
+            ctx.cluster.tails,
+        )
+        if learner is not None:
+            wait_for(
+                f"{member.name} to answer for {learner} while {when}",
+                lambda member=member, pid=pid, learner=learner: (
+                    member.pid != pid or member.held(learner) is not None
+                ),
+                _ANSWER_S,
+                ctx.cluster.tails,
+            )
 
 
 def _pause(role: str) -> Fault:
@@ -152,10 +185,8 @@ def _await_dirty(member: Member) -> None:
     state = [-1, -1]
 
     def dirty() -> bool:
-        try:
-            text = httpx.get(f"{member.url}/metrics", timeout=5).text
-        except httpx.HTTPError:
-            return False
+        response = member.get("/metrics")
+        text = response.text if response is not None else ""
         folded = _metric(text, r'thetastream_records_total\{source="attempts"\}')
         flushed = _metric(text, r"thetastream_flush_seconds_count")
         is_dirty = flushed == state[1] and folded > state[0] >= 0
@@ -187,9 +218,9 @@ FAULTS: dict[str, Fault] = {
     "engine-kill": _kill("engine"),
     "calibrator-kill": _kill("calibrator"),
     "sink-kill": _kill("sink"),
-    "broker-restart": _stop_broker,
-    "broker-kill": _kill_broker,
-    "postgres-restart": _restart_postgres,
+    "broker-restart": _outage("kafka", kill=False),
+    "broker-kill": _outage("kafka", kill=True),
+    "postgres-restart": _outage("postgres", kill=False),
     "engine-pause": _pause("engine"),
     "sink-pause": _pause("sink"),
     "engines-grow": _grow,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from stream.domain import ability
+from stream.domain.memory import ENTRY_BYTES, ItemMemory
 from stream.engine.day import Day
 from stream.errors import StateVersionError
 
@@ -13,7 +14,7 @@ __all__ = ["STATE_VERSION", "Learner", "Topic", "join_packed", "latest_ms_of"]
 STATE_VERSION = 1
 """First byte of every head row. An on-disk format: a change needs a migration and an ADR."""
 
-_HEAD = struct.Struct("<BQHIIIdddH")
+_HEAD = struct.Struct("<BQHIIIddddHH")
 _TOPIC = struct.Struct("<dddIIIQH")
 _LENGTH = struct.Struct("<I")
 _LATEST = struct.Struct("<Q")
@@ -63,6 +64,9 @@ class Learner:
         Valid attempts of all time, and those correct.
     folded
         Attempts folded into the ability.
+    form, memory
+        How the last answers went, and what is remembered of items: kept apart from ability, see
+        :mod:`stream.domain.practice` and :mod:`stream.domain.memory`.
     days
         Day number -> :class:`Day`, the stored days.
     changed_days
@@ -79,8 +83,10 @@ class Learner:
         "days",
         "first_day",
         "folded",
+        "form",
         "g",
         "latest_ms",
+        "memory",
         "published_latest_ms",
         "shift",
         "topic_index",
@@ -98,6 +104,8 @@ class Learner:
         self.attempts = 0
         self.correct = 0
         self.folded = 0
+        self.form = 0.0
+        self.memory = ItemMemory()
         self.topics: list[Topic] = []
         self.topic_index: dict[str, int] = {}
         self.days: dict[int, Day] = {}
@@ -144,7 +152,9 @@ class Learner:
                 self.g,
                 self.vg,
                 self.shift,
+                self.form,
                 len(self.topics),
+                len(self.memory),
             )
         ]
         for topic in self.topics:
@@ -162,6 +172,7 @@ class Learner:
                 )
             )
             parts.append(name)
+        parts.append(self.memory.pack())
         return b"".join(parts)
 
     @classmethod
@@ -190,7 +201,9 @@ class Learner:
             learner.g,
             learner.vg,
             learner.shift,
+            learner.form,
             n_topics,
+            n_remembered,
         ) = _HEAD.unpack_from(data)
         learner.published_latest_ms = learner.latest_ms
         at = _HEAD.size
@@ -205,6 +218,7 @@ class Learner:
             at += length
             learner.topics.append(topic)
             learner.topic_index[topic.topic_id] = index
+        learner.memory = ItemMemory.unpack(data[at : at + n_remembered * ENTRY_BYTES])
         return learner
 
     def pack(self) -> bytes:

@@ -8,6 +8,7 @@ import msgspec
 
 from schemas.calibration import ItemParamsRecord, ParamsManifest
 from schemas.codec import decode
+from stream.domain.practice import NO_WEIGHTS, weights_from
 
 __all__ = ["MANIFEST_KEY", "UNKNOWN_ITEM", "ItemInForce", "ParamsStore"]
 
@@ -41,12 +42,15 @@ class ParamsStore:
         item_id -> parameters of the newest whole version. Replaced, never changed in place.
     version, sequence
         Its name and number; "none" and 0 before the first.
+    weights
+        Its weights of practice, memory and form.
     """
 
     def __init__(self) -> None:
         self.items: dict[str, ItemInForce] = {}
         self.version = "none"
         self.sequence = 0
+        self.weights = NO_WEIGHTS
         self._pending: dict[str, ItemInForce] = {}
 
     def add(self, key: bytes | None, value: bytes | None) -> bool:
@@ -61,6 +65,7 @@ class ParamsStore:
             self.items = {**self.items, **self._pending}
             self._pending = {}
             self.version, self.sequence = manifest.version, manifest.sequence
+            self.weights = weights_from(manifest.weights) if manifest.weights else NO_WEIGHTS
             return True
         try:
             record = decode(value, ItemParamsRecord)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from math import exp
 from typing import Protocol
 
 import msgspec
@@ -18,6 +17,7 @@ from schemas.attempt import AttemptEvent
 from schemas.calibration import BatchAbility
 from schemas.codec import decode
 from stream.domain import ability
+from stream.domain.practice import NO_WEIGHTS, advantage, next_form, plug_in
 from stream.domain.window import DAY_MS, day_of, retained_days, storage_days, week_of
 from stream.engine.day import (
     CORRECT,
@@ -36,10 +36,6 @@ from stream.engine.records import parse
 from stream.errors import RecordError
 
 __all__ = ["DeadLetter", "Item", "KafkaRecord", "PartitionState", "Position", "TopicTotals"]
-
-
-_MAX_EXPONENT = 700.0
-"""Beyond it exp overflows; P is its limit there."""
 
 
 class KafkaRecord(Protocol):
@@ -156,6 +152,7 @@ class PartitionState:
         self.counts: Counter[str] = Counter()
         self._params = params
         self._item_params: dict[str, ItemInForce] = {}
+        self._weights = NO_WEIGHTS
         self._lateness_ms = lateness_days * DAY_MS
         self._retained_days = retained_days(lateness_days)
         self._storage_days = storage_days(lateness_days)
@@ -193,6 +190,7 @@ class PartitionState:
         row, so that a replay folds the same attempts with the same parameters.
         """
         self._item_params = self._params.items
+        self._weights = self._params.weights
         self.position.params_version = self._params.version
         for item_id, item in self.items.items():
             item.params = self._item_params.get(item_id, UNKNOWN_ITEM)
@@ -251,15 +249,27 @@ class PartitionState:
         item = self._item(event.item_id)
         a, b, c, b_variance = item.params
         topic_index = NO_TOPIC
-        theta = learner.g
+        response_time = event.response_time_ms
+        gain = 0.0
         if event.topic_id is None:
+            theta = learner.g
+            if self._weights is not NO_WEIGHTS:
+                gain = self._advantage(learner, item, 0, 0, completed_ms - (response_time or 0))
             learner.g, learner.vg = ability.fold_global(
-                learner.g, learner.vg, a, b, c, correct, learner.folded, b_variance
+                learner.g, learner.vg, a, b - gain / a, c, correct, learner.folded, b_variance
             )
         else:
             topic_index = learner.topic(event.topic_id)
             topic = learner.topics[topic_index]
             theta = learner.g * (1.0 + topic.s) + topic.d0
+            if self._weights is not NO_WEIGHTS:
+                gain = self._advantage(
+                    learner,
+                    item,
+                    topic.correct,
+                    topic.attempts - topic.correct,
+                    completed_ms - (response_time or 0),
+                )
             learner.g, learner.vg, topic.d0, topic.s, topic.r = ability.fold(
                 learner.g,
                 learner.vg,
@@ -267,7 +277,7 @@ class PartitionState:
                 topic.s,
                 topic.r,
                 a,
-                b,
+                b - gain / a,
                 c,
                 correct,
                 learner.folded,
@@ -290,12 +300,15 @@ class PartitionState:
         day.append(
             attempt,
             time_ms,
-            NO_RESPONSE_TIME if event.response_time_ms is None else event.response_time_ms,
+            NO_RESPONSE_TIME if response_time is None else response_time,
             item.hash,
             topic_index,
             (CORRECT if correct else 0) | (HINT if event.hint_used else 0),
         )
         learner.known_attempts().add(attempt)
+        expected = plug_in(theta, a, b, c, gain)
+        learner.form = next_form(learner.form, expected, correct)
+        learner.memory.remember(item.hash, learner.folded, completed_ms // 1000, correct)
         learner.folded += 1
         learner.attempts += 1
         learner.correct += correct
@@ -309,10 +322,17 @@ class PartitionState:
         item.attempts += 1
         item.correct += correct
         self.changed_items.add(event.item_id)
-        x = a * (theta - b)
-        p = c + (1.0 - c) / (1.0 + exp(-x)) if x > -_MAX_EXPONENT else c
-        item.expected += p
-        item.variance += p * (1.0 - p)
+        item.expected += expected
+        item.variance += expected * (1.0 - expected)
+
+    def _advantage(
+        self, learner: Learner, item: Item, right: int, wrong: int, start_ms: int
+    ) -> float:
+        """Return by how many logits an answer is easier than a first one."""
+        trace = learner.memory.recall(item.hash)
+        return advantage(
+            self._weights, right, wrong, learner.form, trace, learner.folded, start_ms / 1000
+        )
 
     def _correct(self, learner: Learner | None, event: AttemptEvent, attempt: bytes) -> str:
         """Apply a void or regrade; return its outcome."""
@@ -330,12 +350,14 @@ class PartitionState:
         topic = learner.topics[topic_index] if topic_index != NO_TOPIC else None
         if event.op == "void":
             day.void(index)
+            learner.memory.forget(item, was_correct)
             self._unfold(learner, topic_index, event.item_id, was_correct)
             attempts, correct = -1, -int(was_correct)
         else:
             day.regrade(index, event.correct)
             attempts, correct = 0, event.correct - was_correct
             if correct:
+                learner.memory.rescore(item, event.correct)
                 self._rescore(learner, topic_index, event.item_id, event.correct)
         learner.attempts += attempts
         learner.correct += correct

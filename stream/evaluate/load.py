@@ -66,7 +66,7 @@ def read_log(path: Path) -> NamedLog:
 
 
 def number_attempts(rows: Iterable[Mapping[str, object]], source: str = "log") -> NamedLog:
-    """Number learners, items and topics in the order they appear; see `read_log`."""
+    """Give learners, items and topics numbers as they appear; see `read_log`."""
     users: dict[str, int] = {}
     items: dict[str, int] = {}
     topics: dict[str, int] = {}

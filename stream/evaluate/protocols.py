@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -154,18 +155,18 @@ def _predict(
         predictions["exact EAP"] = exact_eap(test, plain.a, plain.b)
     predictions[OURS] = _ours(test, fit.items, fit.weights)
     if ablations:
-        for name, options in _ABLATIONS.items():
-            without = fit_weights(train, **options)
+        for name, fit_without in _ABLATIONS.items():
+            without = fit_without(train)
             predictions[name] = _ours(test, without.items, without.weights)
         predictions["without drift"] = _ours(test, fit.items, fit.weights, STILL)
     return predictions, fit
 
 
-_ABLATIONS: dict[str, dict[str, bool]] = {
-    "without memory": {"memory": False},
-    "without practice": {"practice": False},
-    "without 2PL": {"slopes": False},
-    "ability alone": {"memory": False, "practice": False},
+_ABLATIONS: dict[str, Callable[[AttemptLog], WeightFit]] = {
+    "without memory": partial(fit_weights, memory=False),
+    "without practice": partial(fit_weights, practice=False),
+    "without 2PL": partial(fit_weights, slopes=False),
+    "ability alone": partial(fit_weights, memory=False, practice=False),
 }
 
 

@@ -1,0 +1,114 @@
+"""Memory a learner: ``python -m bench.memory ATTEMPTS_A_DAY`` measures one case.
+
+In a process of its own, which folds like an engine (a flush a day, then every learner packed)
+and compares its resident memory before and after. So everything counts: rows, keys, the
+dictionary, and what the allocator could not give back.
+"""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+
+from bench.attempts import FIRST_DAY_MS
+from stream.engine.flush import Flush
+from stream.engine.outputs import Indicators
+from stream.engine.params import ParamsStore
+from stream.engine.state import PartitionState
+
+__all__ = ["measure_memory", "slope"]
+
+LEARNERS = 20_000
+DAYS = 10
+TOPICS = 5
+CASES = (1, 5, 10)
+"""Attempts a day; the second is what the promise is about."""
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(slots=True)
+class _Record:
+    key: bytes
+    value: bytes
+    offset: int
+    timestamp: int
+
+
+def measure_memory() -> dict[str, object]:
+    """Measure all cases, each in a new process; bytes a learner and their slope."""
+    sizes = {}
+    for attempts in CASES:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.memory", str(attempts)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        sizes[attempts] = float(done.stdout)
+    return {
+        "topics": TOPICS,
+        "days": DAYS,
+        "bytes_a_learner": {str(attempts): round(size) for attempts, size in sizes.items()},
+        "bytes_an_attempt": round(slope(sizes, DAYS), 1),
+    }
+
+
+def slope(sizes: dict[int, float], days: int) -> float:
+    """Return how many bytes an attempt adds.
+
+    Parameters
+    ----------
+    sizes
+        Attempts a day -> bytes a learner, of at least two cases.
+    days
+        Active days of a learner.
+    """
+    line = np.polynomial.Polynomial.fit([n * days for n in sizes], list(sizes.values()), 1)
+    return float(line.convert().coef[1])
+
+
+def _bytes_a_learner(attempts_a_day: int) -> float:
+    state = PartitionState(0, 7, ParamsStore())
+    process = psutil.Process()
+    gc.collect()
+    before = process.memory_info().rss
+    offset = 0
+    for day in range(DAYS):
+        start = FIRST_DAY_MS + day * _DAY_MS
+        for learner in range(LEARNERS):
+            user = f"learner-{learner:07d}"
+            for number in range(attempts_a_day):
+                at = start + 36_000_000 + number * 20_000
+                state.fold(_record(user, offset, number + day, at))
+                offset += 1
+            # As often as an engine under load would flush.
+            if learner % 5_000 == 4_999:
+                _flush(state)
+    gc.collect()
+    return (process.memory_info().rss - before) / LEARNERS
+
+
+def _record(user: str, offset: int, topic: int, at_ms: int) -> _Record:
+    value = (
+        f'{{"attempt_id":"{offset:032x}","user_id":"{user}","item_id":"item-{offset % 500:03d}",'
+        f'"topic_id":"topic-{topic % TOPICS}","correct":{"true" if offset % 3 else "false"},'
+        f'"response_time_ms":12345,"completed_at":{at_ms}}}'
+    )
+    return _Record(user.encode(), value.encode(), offset, at_ms)
+
+
+def _flush(state: PartitionState) -> None:
+    flush = Flush(state, Indicators(), 0, 0, published_watermark=state.position.stream_week)
+    for _ in flush.build():
+        pass
+    state.cool_down(0)
+
+
+if __name__ == "__main__":
+    print(_bytes_a_learner(int(sys.argv[1])))
