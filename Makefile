@@ -88,3 +88,7 @@ $(STAMP): requirements.lock pyproject.toml
 			--no-build-isolation -e .; \
 	fi; \
 	touch $@
+
+.PHONY: chaos
+chaos: $(STAMP) ## Break things while attempts come in, then compare everything: ROUNDS=20 SEED=1
+	$(PY) -m bench.chaos $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -1,22 +1,35 @@
-"""``make bench``: thetastream beside its peers on one broker and one topic of attempts."""
+"""``make bench``: thetastream beside its peers on one broker, then its other promises.
+
+The comparison goes to ``bench/results/latest.json`` and ``latest.svg``, the rest to
+``bench/results/engine.json``. ``docs/benchmarks.md`` says what is measured and how.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import platform
 import time
 import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
+
 from bench.attempts import PARTITIONS, POPULATIONS, QUICK, Population, draw, write
 from bench.engine import run_engine
+from bench.figures import recovery_and_lookups, sink_rows
 from bench.java import VERSION as STREAMS
 from bench.java import streams_command
+from bench.memory import measure_memory
 from bench.meter import Figure
 from bench.peer import Peer, PeerMissingError, python_command, run_peer
 from bench.pipeline import RESULTS
 from bench.report import print_table, write_results
+from bench.steady import steady_latency
 from stream.local.stack import running_stack
 from stream.settings import Settings
 
@@ -50,9 +63,24 @@ JAVA_PEERS = (
 
 
 def compare(
-    populations: tuple[Population, ...], peers: tuple[Peer, ...], *, ours: bool, two: bool
+    broker: str,
+    population: Population,
+    peers: Sequence[Peer],
+    *,
+    processes: Sequence[int],
+    afterwards: Callable[[Settings, Figure], None],
 ) -> tuple[list[Figure], list[str]]:
-    """Run every engine on every population.
+    """Write a population's attempts and let every engine fold them in turn.
+
+    Parameters
+    ----------
+    broker
+        Bootstrap server.
+    processes
+        Our runs: with how many engine processes each.
+    afterwards
+        Called after our runs, with what our last engine left on the broker and the figures of
+        our first run.
 
     Returns
     -------
@@ -61,51 +89,49 @@ def compare(
     """
     figures: list[Figure] = []
     missing: list[str] = []
-    with running_stack(parts=("kafka",)) as stack:
-        for population in populations:
-            settings = Settings(
-                kafka_broker=stack.addresses.kafka_broker,
-                topic_prefix=f"bench-{population.learners}.",
+    settings = Settings(
+        kafka_broker=broker,
+        topic_prefix=f"bench-{population.learners}.",
+        partitions=PARTITIONS,
+    )
+    began = time.perf_counter()
+    attempts = draw(population)
+    write(settings, attempts)
+    theta_sum = attempts.theta_sum()
+    del attempts
+    _say(
+        f"{population.attempts:,} attempts by {population.learners:,} learners written "
+        f"in {time.perf_counter() - began:.0f} s"
+    )
+    for count in processes:
+        figures.append(
+            run_engine(
+                settings,
+                learners=population.learners,
+                version=_own_version(),
+                processes=count,
+            )
+        )
+        _tell(figures[-1])
+    if figures:
+        afterwards(settings, figures[0])
+    for peer in peers:
+        try:
+            figure = run_peer(
+                peer,
+                broker=broker,
+                topic=settings.topic("attempts"),
                 partitions=PARTITIONS,
+                events=population.attempts,
+                learners=population.learners,
+                theta_sum=theta_sum,
             )
-            began = time.perf_counter()
-            attempts = draw(population)
-            write(settings, attempts)
-            theta_sum = attempts.theta_sum()
-            del attempts
-            _say(
-                f"{population.attempts:,} attempts by {population.learners:,} learners written "
-                f"in {time.perf_counter() - began:.0f} s"
-            )
-            if ours:
-                for processes in (1, 2) if two else (1,):
-                    figures.append(
-                        run_engine(
-                            settings,
-                            learners=population.learners,
-                            version=_own_version(),
-                            processes=processes,
-                        )
-                    )
-                    _tell(figures[-1])
-            for peer in peers:
-                try:
-                    figures.append(
-                        run_peer(
-                            peer,
-                            broker=settings.kafka_broker,
-                            topic=settings.topic("attempts"),
-                            partitions=PARTITIONS,
-                            events=population.attempts,
-                            learners=population.learners,
-                            theta_sum=theta_sum,
-                        )
-                    )
-                except PeerMissingError as error:
-                    missing.append(f"{peer.engine} is missing: {error}")
-                    _say(missing[-1])
-                else:
-                    _tell(figures[-1])
+        except PeerMissingError as error:
+            missing.append(f"{peer.engine} is missing ({population.learners:,} learners): {error}")
+            _say(missing[-1])
+        else:
+            figures.append(figure)
+            _tell(figure)
     return figures, missing
 
 
@@ -128,10 +154,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", nargs="*", help="engines to run, by the start of their names")
     parser.add_argument("--java", action="store_true", help="Kafka Streams in a quick run, too")
+    parser.add_argument(
+        "--further", choices=("yes", "no"), help="the further figures; not in a quick run"
+    )
     parser.add_argument("--attempts", type=int, help="attempts in place of a population's own")
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args()
     quick = os.environ.get("QUICK", "") not in ("", "0")
+    further = chosen.further == "yes" or (chosen.further is None and not quick)
     populations = QUICK if quick else POPULATIONS
     if chosen.attempts:
         populations = tuple(
@@ -139,19 +169,58 @@ def main() -> None:
             for p in populations
         )
 
-    peers = PYTHON_PEERS if quick and not chosen.java else PYTHON_PEERS + JAVA_PEERS
-
     def wanted(engine: str) -> bool:
         return not chosen.only or any(engine.lower().startswith(o.lower()) for o in chosen.only)
 
-    figures, missing = compare(
-        populations,
-        tuple(peer for peer in peers if wanted(peer.engine)),
-        ours=wanted("thetastream"),
-        two=not quick,
-    )
+    peers = PYTHON_PEERS if quick and not chosen.java else PYTHON_PEERS + JAVA_PEERS
+    peers = tuple(peer for peer in peers if wanted(peer.engine))
+    processes = ((1,) if quick else (1, 2)) if wanted("thetastream") else ()
+    figures: list[Figure] = []
+    missing: list[str] = []
+    promises: dict[str, object] = {"machine": _machine()}
+    _say(str(promises["machine"]))
+    with running_stack(parts=("kafka", "postgres") if further else ("kafka",)) as stack:
+
+        def afterwards(settings: Settings, ours: Figure) -> None:
+            if further and ours.learners == populations[0].learners:
+                own = replace(settings, database_url=stack.addresses.database_url)
+                promises["sinks"] = sink_rows(own)
+                _say(f"sinks: {promises['sinks']}")
+            if further and ours.learners == populations[-1].learners:
+                found = recovery_and_lookups(
+                    settings, learners=ours.learners, maximum_rate=ours.events_per_s
+                )
+                promises.update(found)
+                for name, values in found.items():
+                    _say(f"{name}: {values}")
+
+        for population in populations:
+            more, absent = compare(
+                stack.addresses.kafka_broker,
+                population,
+                peers,
+                processes=processes,
+                afterwards=afterwards,
+            )
+            figures += more
+            missing += absent
     print_table(figures, missing)
     write_results(figures, chosen.results)
+    if further:
+        promises["memory"] = measure_memory()
+        _say(f"memory: {promises['memory']}")
+        promises["steady"] = steady_latency()
+        _say(f"steady: {promises['steady']}")
+        (chosen.results / "engine.json").write_text(json.dumps(promises, indent=2) + "\n")
+
+
+def _machine() -> str:
+    """Say what this was measured on."""
+    memory = psutil.virtual_memory().total / 1024**3
+    return (
+        f"{psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}"
+    )
 
 
 if __name__ == "__main__":

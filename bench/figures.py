@@ -76,9 +76,7 @@ def recovery_and_lookups(
         # The evening of the population's last day: no new week begins, whose rows would be
         # published for everybody.
         now_ms = FIRST_DAY_MS + 7 * 86_400_000 - 3_600_000
-        with load(
-            settings, rate=rate, seconds=_LOOKUPS_S + 30, learners=learners, time_ms=now_ms
-        ):
+        with load(settings, rate=rate, seconds=_LOOKUPS_S + 30, learners=learners, time_ms=now_ms):
             time.sleep(3)
             before, began = positions.look(), time.perf_counter()
             folding = asyncio.run(_look_up(engine, learners))

@@ -1,8 +1,9 @@
 """Memory a learner: ``python -m bench.memory ATTEMPTS_A_DAY`` measures one case.
 
-In a process of its own, which folds like an engine (a flush a day, then every learner packed)
-and compares its resident memory before and after. So everything counts: rows, keys, the
-dictionary, and what the allocator could not give back.
+In a process of its own, which folds like an engine (day after day, flushes in between, every
+learner packed after its flush) and compares its resident memory before and after. So everything
+counts: rows, keys, the dictionary, and what the allocator could not give back. Beside it stands
+the size of the packed rows alone, by :func:`sys.getsizeof`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from stream.engine.state import PartitionState
 
 __all__ = ["measure_memory", "slope"]
 
-LEARNERS = 20_000
+LEARNERS = 10_000
 DAYS = 10
 TOPICS = 5
 CASES = (1, 5, 10)
 """Attempts a day; the second is what the promise is about."""
+
+_LEARNERS_A_FLUSH = 200
+"""Few: learners are large while they are decoded, and the allocator keeps that memory."""
 
 _DAY_MS = 86_400_000
 
@@ -42,7 +46,8 @@ class _Record:
 
 def measure_memory() -> dict[str, object]:
     """Measure all cases, each in a new process; bytes a learner and their slope."""
-    sizes = {}
+    sizes: dict[int, float] = {}
+    packed: dict[int, float] = {}
     for attempts in CASES:
         done = subprocess.run(
             [sys.executable, "-m", "bench.memory", str(attempts)],
@@ -50,12 +55,14 @@ def measure_memory() -> dict[str, object]:
             text=True,
             check=True,
         )
-        sizes[attempts] = float(done.stdout)
+        sizes[attempts], packed[attempts] = map(float, done.stdout.split())
     return {
         "topics": TOPICS,
         "days": DAYS,
         "bytes_a_learner": {str(attempts): round(size) for attempts, size in sizes.items()},
         "bytes_an_attempt": round(slope(sizes, DAYS), 1),
+        "packed_bytes_a_learner": {str(n): round(size) for n, size in packed.items()},
+        "packed_bytes_an_attempt": round(slope(packed, DAYS), 1),
     }
 
 
@@ -73,7 +80,7 @@ def slope(sizes: dict[int, float], days: int) -> float:
     return float(line.convert().coef[1])
 
 
-def _bytes_a_learner(attempts_a_day: int) -> float:
+def _bytes_a_learner(attempts_a_day: int) -> tuple[float, float]:
     state = PartitionState(0, 7, ParamsStore())
     process = psutil.Process()
     gc.collect()
@@ -85,13 +92,15 @@ def _bytes_a_learner(attempts_a_day: int) -> float:
             user = f"learner-{learner:07d}"
             for number in range(attempts_a_day):
                 at = start + 36_000_000 + number * 20_000
-                state.fold(_record(user, offset, number + day, at))
+                # Four in five attempts in the day's topic, the fifth in the next one.
+                state.fold(_record(user, offset, day + (number % 5 == 4), at))
                 offset += 1
-            # As often as an engine under load would flush.
-            if learner % 5_000 == 4_999:
+            if learner % _LEARNERS_A_FLUSH == _LEARNERS_A_FLUSH - 1:
                 _flush(state)
     gc.collect()
-    return (process.memory_info().rss - before) / LEARNERS
+    resident = process.memory_info().rss - before
+    packed = sum(sys.getsizeof(user) + sys.getsizeof(row) for user, row in state.rows.items())
+    return resident / LEARNERS, packed / LEARNERS
 
 
 def _record(user: str, offset: int, topic: int, at_ms: int) -> _Record:
@@ -111,4 +120,4 @@ def _flush(state: PartitionState) -> None:
 
 
 if __name__ == "__main__":
-    print(_bytes_a_learner(int(sys.argv[1])))
+    print(*_bytes_a_learner(int(sys.argv[1])))

@@ -38,6 +38,8 @@ class CalibrationRequest(msgspec.Struct, omit_defaults=False):
         Attempts that counted up to the cut, over the whole log.
     waiting_items
         Items without calibrated parameters that have enough responses, and how many.
+    drifted_items
+        Calibrated items seen to have drifted, and their responses since their parameters.
     """
 
     request_id: str
@@ -53,6 +55,7 @@ class CalibrationRequest(msgspec.Struct, omit_defaults=False):
     responses: int = 0
     waiting_items: dict[str, int] = msgspec.field(default_factory=dict)
     schema_version: int = 1
+    drifted_items: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class CalibratedItem(msgspec.Struct):
@@ -171,9 +174,11 @@ class CalibrationAlert(msgspec.Struct):
     ----------
     kind
         ``refused``: a quality gate kept a run from being applied; ``item_drift``: an item has
-        moved against the other common items.
+        moved against the others, seen by a run's link, or between runs by the answers to it.
     detail
         What happened and what was kept.
+    version
+        Of the parameters that do not fit the answers; "" when a run tells.
     """
 
     run_id: str
@@ -184,12 +189,15 @@ class CalibrationAlert(msgspec.Struct):
     item_id: str | None = None
     metrics: dict[str, Any] = msgspec.field(default_factory=dict)
     type: Literal["alert"] = "alert"
+    version: str = ""
 
 
 class ItemParamsRecord(msgspec.Struct, gc=False):
     """``item-params`` (key item_id, compacted): parameters in force, on the reference scale.
 
-    ``n`` is the number of responses they rest on, 0 where not known.
+    ``n`` is the number of responses they rest on, 0 where not known. ``baseline`` holds the
+    item's totals (attempts, correct, expected, variance) when calibrated parameters came into
+    force: what was answered since tells of drift.
     """
 
     item_id: str
@@ -200,6 +208,7 @@ class ItemParamsRecord(msgspec.Struct, gc=False):
     version: str
     provisional: bool = False
     n: int = 0
+    baseline: tuple[int, int, float, float] | None = None
 
 
 class ParamsManifest(msgspec.Struct):

@@ -30,6 +30,7 @@ def main() -> int:
     directory.chmod(0o711)
     # What the Kafka clients say of a broker that is away goes beside the processes' logs.
     logging.basicConfig(filename=directory / "chaos.log", level="INFO")
+    logging.getLogger("httpx").setLevel("WARNING")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     kinds = options.kinds or schedule(options.rounds, random.Random(options.seed))
     half = (len(kinds) + 1) // 2
@@ -96,7 +97,7 @@ def _print_summary(result: dict[str, Any]) -> None:
                 f"{numbers['differences']:6,d} differences"
             )
     for problem in result["problems"]:
-        print(f"PROBLEM {problem}")
+        print(f"PROBLEM {problem}\n")
     recoveries = [one["recovery_s"] for one in result["rounds"]]
     if recoveries:
         print(

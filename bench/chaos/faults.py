@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bench.chaos.cluster import Cluster, HangError, Member, wait_for
@@ -134,20 +135,18 @@ def _expect_alive(
     """Every process says that it is alive, and engines answer from memory, or it has exited."""
     for member, pid, learner in before:
         wait_for(
-            f"{member.name} to say that it is alive while {when}",
-            lambda member=member, pid=pid: member.pid != pid or member.status("/healthz") == 200,
+            f"{member.name} to be alive, and to answer for {learner}, while {when}",
+            partial(_answers_or_gone, member, pid, learner),
             _ANSWER_S,
             ctx.cluster.tails,
         )
-        if learner is not None:
-            wait_for(
-                f"{member.name} to answer for {learner} while {when}",
-                lambda member=member, pid=pid, learner=learner: (
-                    member.pid != pid or member.held(learner) is not None
-                ),
-                _ANSWER_S,
-                ctx.cluster.tails,
-            )
+
+
+def _answers_or_gone(member: Member, pid: int | None, learner: str | None) -> bool:
+    if member.pid != pid:
+        return True
+    alive = member.status("/healthz") == 200
+    return alive and (learner is None or member.held(learner) is not None)
 
 
 def _pause(role: str) -> Fault:

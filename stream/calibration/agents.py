@@ -8,6 +8,7 @@ from faust.types import TP
 
 from stream.app import ThetaApp
 from stream.calibration.calibrator import Calibrator
+from stream.calibration.drift import fresh_drift
 from stream.calibration.fitting import service_fitter
 from stream.calibration.run import Fitter
 from topics.catalogue import calibration_requests_topic, calibration_results_topic
@@ -15,6 +16,7 @@ from topics.catalogue import calibration_requests_topic, calibration_results_top
 __all__ = ["register"]
 
 _TRIGGER_INTERVAL_S = 1.0
+_DRIFT_INTERVAL_S = 10.0
 
 
 def register(app: ThetaApp, fit: Fitter | None = None) -> Calibrator:
@@ -27,7 +29,7 @@ def register(app: ThetaApp, fit: Fitter | None = None) -> Calibrator:
     fit
         Fits item parameters; the service at R_IRT_BASE_URL by default.
     """
-    calibrator = Calibrator(app, fit or service_fitter(app.settings))
+    calibrator = Calibrator(app, fit or service_fitter(app.settings), fresh_drift)
     app.early_services.append(calibrator)
     leadership = TP(app.settings.topic(calibration_requests_topic.name), 0)
 
@@ -58,5 +60,6 @@ def register(app: ThetaApp, fit: Fitter | None = None) -> Calibrator:
             event.ack()
 
     app.timer(interval=_TRIGGER_INTERVAL_S)(calibrator.ask_if_due)
+    app.timer(interval=_DRIFT_INTERVAL_S)(calibrator.look_for_drift)
     app.timer(interval=app.settings.provisional_secs)(calibrator.publish_provisional)
     return calibrator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 
 from schemas.calibration import (
@@ -19,6 +19,7 @@ from stream.calibration.gates import failed_gates, is_well_determined
 from stream.calibration.link import Link, link_to_reference
 from stream.calibration.runs import Ability
 from stream.calibration.state import MANIFEST_KEY, ParamsInForce
+from stream.domain.drift import AnswerSums
 from stream.errors import LinkingError
 from stream.kafka.transaction import Outgoing
 from stream.settings import Settings
@@ -30,6 +31,9 @@ from topics.catalogue import (
 
 __all__ = ["decide", "linked_items", "refuse"]
 
+_NO_ANSWERS = AnswerSums(0, 0, 0.0, 0.0)
+_NO_SUMS: Mapping[str, AnswerSums] = {}
+
 
 def decide(
     result: CalibrationResult,
@@ -37,6 +41,7 @@ def decide(
     params: ParamsInForce,
     settings: Settings,
     now_ms: int,
+    sums: Mapping[str, AnswerSums] = _NO_SUMS,
 ) -> list[Outgoing]:
     """Decide on a result that succeeded.
 
@@ -50,6 +55,8 @@ def decide(
         Thresholds, and DRY_RUN.
     now_ms
         Wall clock, epoch ms.
+    sums
+        Totals of the items' answers, from which on drift against the new parameters is counted.
 
     Returns
     -------
@@ -70,7 +77,7 @@ def decide(
         except LinkingError as error:
             reasons.append(f"It cannot be linked to the reference scale: {error}")
         else:
-            items = linked_items(result.items, link, params, version)
+            items = linked_items(result.items, link, params, version, sums)
             if all(item.provisional for item in items):
                 reasons.append("No item is determined well enough.")
     applied = not reasons and not settings.dry_run
@@ -131,7 +138,11 @@ def _told(result: CalibrationResult, outcome: CalibrationOutcome) -> list[Outgoi
 
 
 def linked_items(
-    fitted: Iterable[CalibratedItem], link: Link, params: ParamsInForce, version: str
+    fitted: Iterable[CalibratedItem],
+    link: Link,
+    params: ParamsInForce,
+    version: str,
+    sums: Mapping[str, AnswerSums] = _NO_SUMS,
 ) -> list[ItemParamsRecord]:
     """Return the records of a version: a* = a / slope, b* = slope b + intercept.
 
@@ -154,6 +165,7 @@ def linked_items(
                     se_b=in_force.se_b,
                     version=version,
                     n=in_force.n,
+                    baseline=sums.get(item.item_id, _NO_ANSWERS),
                 )
             )
         elif determined or not calibrated:
@@ -167,6 +179,7 @@ def linked_items(
                     version=version,
                     provisional=not determined,
                     n=item.n or 0,
+                    baseline=sums.get(item.item_id, _NO_ANSWERS) if determined else None,
                 )
             )
     return records

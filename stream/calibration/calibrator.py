@@ -22,7 +22,7 @@ from mode import Service
 from schemas.calibration import CalibrationRequest, CalibrationResult
 from schemas.codec import encode
 from stream.app import ThetaApp
-from stream.calibration import apply, provisional, run, trigger
+from stream.calibration import apply, drift, provisional, run, trigger
 from stream.calibration.run import Fitter
 from stream.calibration.state import CalibratorState
 from stream.calibration.trigger import DriftCheck
@@ -55,18 +55,18 @@ class Calibrator(Service):
         The calibrator role's Faust app.
     fit
         The calibration service.
-    drift
-        Looks at the item statistics for drift.
+    fresh_drift
+        Says whether items that have drifted are worth a calibration; None: they ask for none.
     """
 
-    def __init__(self, app: ThetaApp, fit: Fitter, drift: DriftCheck | None = None) -> None:
+    def __init__(self, app: ThetaApp, fit: Fitter, fresh_drift: DriftCheck | None = None) -> None:
         super().__init__(loop=app.loop)
         self.app = app
         self.settings = app.settings
         self.known = CalibratorState()
         self.leading = False
         self._fit = fit
-        self._drift = drift
+        self._fresh_drift = fresh_drift
         self._publisher: TransactionalPublisher | None = None
         self._publishing = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -181,7 +181,7 @@ class Calibrator(Service):
         if not self.leading:
             return
         request = trigger.decide(
-            self.known, self.settings, int(time.time() * 1000), drift=self._drift
+            self.known, self.settings, int(time.time() * 1000), drift=self._fresh_drift
         )
         if request is None:
             return
@@ -194,6 +194,16 @@ class Calibrator(Service):
         key = request.kind.encode()
         record = Outgoing(calibration_requests_topic.name, key, encode(request), 0)
         await self._guarded(self._publish([record]))
+
+    async def look_for_drift(self) -> None:
+        """Compare answers with their parameters and tell of items that drifted; on a timer."""
+        if not self.leading:
+            return
+        self.known.drifted = drift.drifted_items(self.known)
+        alerts = drift.alerts(self.known, int(time.time() * 1000))
+        if alerts:
+            logger.warning("%d items have drifted since they were calibrated", len(alerts))
+            await self._guarded(self._tell(alerts))
 
     async def publish_provisional(self) -> None:
         """Publish the difficulties of new items that are due; called by a timer."""
@@ -260,9 +270,10 @@ class Calibrator(Service):
             parts = self.known.runs.abilities.get(result.run_id, {})
             abilities = [ability for _, part in sorted(parts.items()) for ability in part]
             now_ms = int(time.time() * 1000)
+            sums = self.known.totals.sums()
             try:
                 publication = await asyncio.to_thread(
-                    apply.decide, result, abilities, self.known.params, self.settings, now_ms
+                    apply.decide, result, abilities, self.known.params, self.settings, now_ms, sums
                 )
             except Exception as error:
                 # One result must not keep the process from starting again and again.

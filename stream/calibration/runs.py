@@ -9,6 +9,7 @@ import msgspec
 
 from schemas.calibration import (
     CalibrationAbilities,
+    CalibrationAlert,
     CalibrationOutcome,
     CalibrationRequest,
     CalibrationResult,
@@ -81,10 +82,13 @@ class Runs:
         request_id -> its run.
     abilities
         run_id -> part -> abilities, of results not decided yet.
+    drift_told
+        Items and parameter versions of which an alert was published between runs.
     """
 
     by_request: dict[str, Run] = field(default_factory=dict)
     abilities: dict[str, dict[int, list[Ability]]] = field(default_factory=dict)
+    drift_told: set[tuple[str, str]] = field(default_factory=set)
     _decided: set[str] = field(default_factory=set)
     _early: dict[str, list[CalibrationResult | CalibrationOutcome]] = field(default_factory=dict)
 
@@ -102,7 +106,7 @@ class Runs:
                 self.by_request[request.request_id] = self.by_request.pop(request.request_id)
 
     def add_result_record(self, value: bytes | None) -> None:
-        """Note a record of ``calibration-results``: a part, a result or an outcome."""
+        """Note a record of ``calibration-results``: a part, a result, an outcome or an alert."""
         if value is None:
             return
         kind = decode(value, _Typed).type
@@ -114,7 +118,11 @@ class Runs:
             self._add(decode(value, CalibrationResult))
         elif kind == "outcome":
             self._add(decode(value, CalibrationOutcome))
-        elif kind != "alert":
+        elif kind == "alert":
+            alert = decode(value, CalibrationAlert)
+            if alert.item_id is not None and alert.version:
+                self.drift_told.add((alert.item_id, alert.version))
+        else:
             logger.warning("a record of calibration-results has the unknown type %r", kind)
 
     def of_kind(self, kind: str) -> list[Run]:

@@ -23,6 +23,7 @@ from schemas.calibration import (
 from schemas.codec import decode
 from schemas.outputs import ItemPartial, Watermark
 from stream.calibration.runs import Runs
+from stream.domain.drift import AnswerSums, ItemDrift
 from stream.domain.window import DAY_MS
 
 __all__ = ["MANIFEST_KEY", "CalibratorState", "ItemTotals", "ParamsInForce"]
@@ -35,14 +36,16 @@ MANIFEST_KEY = b"\0manifest"
 NO_VERSION = "none"
 """Base version before the first calibration."""
 
+_NONE = AnswerSums(0, 0, 0.0, 0.0)
+
 
 class ItemTotals:
     """Responses and correct responses of each item, and how far the engines have folded.
 
     Attributes
     ----------
-    n, correct
-        By item, over all attempts partitions.
+    n, correct, expected, variance
+        By item, over all attempts partitions; the last two are sums of P and P (1 - P).
     responses
         Attempts that counted, all items together.
     folded
@@ -52,20 +55,32 @@ class ItemTotals:
     def __init__(self) -> None:
         self.n: dict[str, int] = {}
         self.correct: dict[str, int] = {}
+        self.expected: dict[str, float] = {}
+        self.variance: dict[str, float] = {}
         self.responses = 0
         self.folded: dict[int, int] = {}
-        self._rows: dict[tuple[str, int], tuple[int, int]] = {}
+        self._rows: dict[tuple[str, int], AnswerSums] = {}
 
     def add(self, row: ItemPartial) -> None:
         """Take an absolute row; the newest of a partition and item replaces those before."""
-        key = (row.item_id, row.partition)
-        n, correct = self._rows.get(key, (0, 0))
-        self._rows[key] = (row.attempts, row.correct)
-        self.n[row.item_id] = self.n.get(row.item_id, 0) + row.attempts - n
-        self.correct[row.item_id] = self.correct.get(row.item_id, 0) + row.correct - correct
-        self.responses += row.attempts - n
+        key, item = (row.item_id, row.partition), row.item_id
+        sums = AnswerSums(row.attempts, row.correct, row.expected, row.variance)
+        more = sums.since(self._rows.get(key, _NONE))
+        self._rows[key] = sums
+        self.n[item] = self.n.get(item, 0) + more.n
+        self.correct[item] = self.correct.get(item, 0) + more.correct
+        self.expected[item] = self.expected.get(item, 0.0) + more.expected
+        self.variance[item] = self.variance.get(item, 0.0) + more.variance
+        self.responses += more.n
         if row.source_offset >= self.folded.get(row.partition, 0):
             self.folded[row.partition] = row.source_offset + 1
+
+    def sums(self) -> dict[str, AnswerSums]:
+        """Return the totals of each item as they are now."""
+        return {
+            item: AnswerSums(n, self.correct[item], self.expected[item], self.variance[item])
+            for item, n in self.n.items()
+        }
 
 
 class ParamsInForce:
@@ -122,6 +137,8 @@ class CalibratorState:
     totals: ItemTotals = field(default_factory=ItemTotals)
     params: ParamsInForce = field(default_factory=ParamsInForce)
     runs: Runs = field(default_factory=Runs)
+    drifted: dict[str, ItemDrift] = field(default_factory=dict)
+    """Calibrated items whose answers were last seen not to fit their parameters."""
     stream_week: int = 0
     """Monday of the latest week with an accepted attempt, days since 1970-01-01."""
 

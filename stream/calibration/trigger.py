@@ -93,6 +93,7 @@ def new_request(
         since=state.window_since_ms(settings.mirt_lookback_days),
         responses=state.totals.responses,
         waiting_items=_waiting_items(state, settings),
+        drifted_items={item: drift.n for item, drift in state.drifted.items()},
     )
 
 

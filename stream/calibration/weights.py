@@ -12,6 +12,7 @@ learner's own answers are taken out (a one-step jackknife), as a new learner wou
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +35,12 @@ LOG_SLOPE_SD = 0.3
 
 MIN_GAIN = 2e-5
 """Fall of the mean loss below which the fit ends."""
+
+EARLY = 40
+"""Answers of each learner that tell of the population newcomers are taken from."""
+
+POPULATION_SD = 1.0
+"""Prior standard deviation of the population's mean and log variance."""
 
 _WIDENING = 0.3459  # (16 sqrt(3) / (15 pi))^2: logistic averaged over a normal
 _STEPS = (1.0, 0.5, 0.25)
@@ -59,6 +66,8 @@ class WeightFit:
     weights: Weights
     items: ItemTable
     """Those given, if they were held."""
+    config: FilterConfig
+    """The filter's, with the population that newcomers are taken from: prior mean and variance."""
     losses: tuple[float, ...]
     """Mean log-loss of each accepted pass; the first is without weights."""
 
@@ -148,9 +157,17 @@ def fit_weights(
             losses = [loss] if first else [*losses, loss]
             if gain < MIN_GAIN and not first:
                 break
-            if not active.any():
-                break
-    return WeightFit(Weights(*best.weights.tolist()), best.items, tuple(losses))
+        newcomers = fit.population(best)
+        if newcomers != fit.config:
+            settled, fit.config = fit.config, newcomers
+            next_followed = fit.follow(best)
+            loss = log_loss(log.correct, next_followed.probability)
+            if loss < losses[-1]:
+                followed = next_followed
+                losses.append(loss)
+            else:
+                fit.config = settled
+    return WeightFit(Weights(*best.weights.tolist()), best.items, fit.config, tuple(losses))
 
 
 def log_loss(correct: NDArray[np.bool_], probability: FloatArray) -> float:
@@ -216,6 +233,40 @@ class _Fit:
             self.config,
             self.memory_items,
         )
+
+    def population(self, candidate: _Candidate) -> FilterConfig:
+        """Mean and variance of newcomers' ability: what predicts everybody's first answers best.
+
+        The first answers only, so that a learner with thousands counts like any other. Held
+        near N(0, 1) by a weak prior.
+        """
+        log = self.log
+        starts = np.searchsorted(log.learner, log.learner)
+        early = np.arange(len(log)) - starts < EARLY
+        part = log.where(early)
+        weights = Weights(*candidate.weights.tolist())
+        items, b, b_var = candidate.items, candidate.b[early], candidate.b_var[early]
+
+        def cost(mean: float, log_var: float) -> float:
+            config = replace(self.config, prior_mean=mean, prior_var=math.exp(log_var))
+            a, c = items.a[part.item], items.c[part.item]
+            found = follow(part, a, b, c, b_var, weights, config, self.memory_items)
+            prior = 0.5 * (mean**2 + log_var**2) / POPULATION_SD**2
+            return len(part) * log_loss(part.correct, found.probability) + prior
+
+        at = (self.config.prior_mean, math.log(self.config.prior_var))
+        best, step = cost(*at), 0.4
+        while step > 0.04:
+            moves = [
+                (at[0] + dx, at[1] + dy)
+                for dx, dy in ((step, 0), (-step, 0), (0, step), (0, -step))
+            ]
+            costs = [cost(*move) for move in moves]
+            if min(costs) < best:
+                best, at = min(zip(costs, moves, strict=True))
+            else:
+                step *= 0.5
+        return replace(self.config, prior_mean=at[0], prior_var=math.exp(at[1]))
 
     def start(self) -> _Candidate:
         """Slopes 1, difficulties from proportions correct, shrunk to the topic's."""

@@ -300,4 +300,4 @@ def _stay(env: Mapping[str, str], url: str) -> None:
 
 
 def _say(text: str) -> None:
-    _out.print(text, highlight=False)
+    _out.print(text, highlight=False, soft_wrap=True)

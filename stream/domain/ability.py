@@ -61,16 +61,16 @@ class FilterConfig:
     """Variance of a topic's deviation from the global ability (logits^2), .3 squared:
     topics of one curriculum correlate at about .9."""
 
-    drift: float = 0.010
+    drift: float = 0.006
     """Variance added to g before an attempt (logits^2) while little is known: people
     learn. Shrinks with evidence, see ``drift_n0``."""
 
-    drift_n0: float = 10.0
+    drift_n0: float = 50.0
     """Attempts after which the global drift has halved: drift / (1 + n / drift_n0). A
     constant drift forgets as fast as it learns and never settles; with this one the
     theta of a learner who does not change stays within .06 of the batch estimate."""
 
-    topic_drift: float = 0.030
+    topic_drift: float = 0.003
     """As ``drift``, for the deviation of the attempt's topic: learning shows there first."""
 
     topic_drift_n0: float = 10.0

@@ -15,8 +15,9 @@ import struct
 
 __all__ = ["DEFAULT_CAPACITY", "ENTRY_BYTES", "ItemMemory", "Trace"]
 
-DEFAULT_CAPACITY = 256
-"""Items remembered a learner. Measured effect: docs/evaluation.md."""
+DEFAULT_CAPACITY = 1024
+"""Items remembered a learner: 14 KB at most, and only for one who met that many. Fewer lose
+much where learners come back to items after months; see docs/evaluation.md."""
 
 MAX_COUNT = 255
 """Where the counts of an item stop; beyond it nobody forgets differently."""
@@ -47,8 +48,8 @@ class ItemMemory:
 
     Notes
     -----
-    Items are told apart by 32 bits of a hash: two of a learner's 256 items collide with a
-    probability below 1e-5, and then share one trace.
+    Items are told apart by 32 bits of a hash: two of a learner's 1024 items collide
+    with a probability of 1e-4, and then share one trace.
 
     Examples
     --------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -40,8 +41,6 @@ OURS = "thetastream"
 REFERENCE = "Elo global + topic"
 EXACT_LIMIT = 60_000
 """Attempts followed up to which the exact grid takes part."""
-
-STILL = FilterConfig(drift=0.0, topic_drift=0.0)
 
 
 class Evaluated(NamedTuple):
@@ -153,12 +152,14 @@ def _predict(
     if len(test) <= EXACT_LIMIT:
         plain = fit_weights(train, memory=False, practice=False).items
         predictions["exact EAP"] = exact_eap(test, plain.a, plain.b)
-    predictions[OURS] = _ours(test, fit.items, fit.weights)
+    predictions[OURS] = _ours(test, fit.items, fit.weights, fit.config)
     if ablations:
         for name, fit_without in _ABLATIONS.items():
             without = fit_without(train)
-            predictions[name] = _ours(test, without.items, without.weights)
-        predictions["without drift"] = _ours(test, fit.items, fit.weights, STILL)
+            predictions[name] = _ours(test, without.items, without.weights, without.config)
+        predictions["without drift"] = _ours(
+            test, fit.items, fit.weights, replace(fit.config, drift=0.0, topic_drift=0.0)
+        )
     return predictions, fit
 
 

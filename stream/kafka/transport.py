@@ -124,7 +124,7 @@ class BatchTransport(driver.Transport):
     >>> app = faust.App("id", broker="kafka://127.0.0.1:9092")
     >>> app.transport = BatchTransport(app.conf.broker_consumer, app)
     >>> app.topic("attempts", schema=BatchSchema()).topics
-    ['attempts']
+    ('attempts',)
     """
 
     Consumer: ClassVar[type[BatchConsumer]] = BatchConsumer

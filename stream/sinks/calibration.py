@@ -108,8 +108,7 @@ drift_alerts = Table(
         Column("detail", "text"),
         Column("metrics", "json"),
         Column("raised_at", "ms"),
-        Column("source_partition", "int"),
-        Column("source_offset", "int"),
+        *_SOURCE,
     ),
     computed="raised_at",
 )
@@ -211,9 +210,11 @@ def read_calibration_result(record: Any, batch: Batch) -> None:
         batch.add(
             drift_alerts,
             (
-                f"{alert.run_id or alert.request_id}:{alert.kind}:{alert.item_id or ''}",
-                *(alert.kind, alert.run_id, alert.item_id, alert.detail, alert.metrics),
-                *(alert.raised_at, record.partition, record.offset),
+                # What is seen between runs is told once a version.
+                f"{alert.run_id or alert.request_id or alert.version}:{alert.kind}:"
+                f"{alert.item_id or ''}",
+                *(alert.kind, alert.run_id or None, alert.item_id, alert.detail, alert.metrics),
+                *(alert.raised_at, record.partition, record.offset, alert.version or None),
             ),
             record,
         )

@@ -249,6 +249,8 @@ def test_a_start_that_is_broken_off_leaves_nothing_running(tmp_path, how):
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=Path(__file__).parents[2],
+        # A shell that runs the tests in the background leaves SIGINT ignored, also in children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert starter.stdout is not None
     for line in starter.stdout:
