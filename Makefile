@@ -92,3 +92,11 @@ $(STAMP): requirements.lock pyproject.toml
 .PHONY: chaos
 chaos: $(STAMP) ## Break things while attempts come in, then compare everything: ROUNDS=20 SEED=1
 	$(PY) -m bench.chaos $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+.PHONY: bench
+bench: $(STAMP) ## Measure beside other engines: QUICK=1 takes under 5 minutes, without Java
+	QUICK=$(QUICK) $(PY) -m bench $(ARGS)
+
+.PHONY: evaluate
+evaluate: $(STAMP) ## Predict each answer before it is seen, beside Elo and others: DATA=FILE for yours
+	.venv/bin/thetastream evaluate $(if $(DATA),"$(DATA)") $(ARGS)

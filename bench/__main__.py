@@ -13,7 +13,6 @@ import platform
 import time
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,10 +29,10 @@ from bench.peer import Peer, PeerMissingError, python_command, run_peer
 from bench.pipeline import RESULTS
 from bench.report import print_table, write_results
 from bench.steady import steady_latency
-from stream.local.stack import running_stack
+from stream.local.stack import StackAddresses, running_stack
 from stream.settings import Settings
 
-PYTHON_PEERS = (
+PYTHON_PEERS: tuple[Peer, ...] = (
     Peer(
         "read limit",
         f"aiokafka {version('aiokafka')}, orjson {version('orjson')}",
@@ -56,14 +55,14 @@ PYTHON_PEERS = (
         most_events=60_000,
     ),
 )
-JAVA_PEERS = (
+JAVA_PEERS: tuple[Peer, ...] = (
     Peer("Kafka Streams, in memory", STREAMS, "small", lambda: streams_command("memory")),
     Peer("Kafka Streams, RocksDB", STREAMS, "small", lambda: streams_command("rocksdb")),
 )
 
 
 def compare(
-    broker: str,
+    addresses: StackAddresses,
     population: Population,
     peers: Sequence[Peer],
     *,
@@ -74,8 +73,8 @@ def compare(
 
     Parameters
     ----------
-    broker
-        Bootstrap server.
+    addresses
+        Of the stack.
     processes
         Our runs: with how many engine processes each.
     afterwards
@@ -90,7 +89,8 @@ def compare(
     figures: list[Figure] = []
     missing: list[str] = []
     settings = Settings(
-        kafka_broker=broker,
+        kafka_broker=addresses.kafka_broker,
+        database_url=addresses.database_url,
         topic_prefix=f"bench-{population.learners}.",
         partitions=PARTITIONS,
     )
@@ -119,7 +119,7 @@ def compare(
         try:
             figure = run_peer(
                 peer,
-                broker=broker,
+                broker=addresses.kafka_broker,
                 topic=settings.topic("attempts"),
                 partitions=PARTITIONS,
                 events=population.attempts,
@@ -162,7 +162,7 @@ def main() -> None:
     chosen = parser.parse_args()
     quick = os.environ.get("QUICK", "") not in ("", "0")
     further = chosen.further == "yes" or (chosen.further is None and not quick)
-    populations = QUICK if quick else POPULATIONS
+    populations: tuple[Population, ...] = QUICK if quick else POPULATIONS
     if chosen.attempts:
         populations = tuple(
             Population(chosen.attempts, min(p.learners, chosen.attempts), p.days)
@@ -179,39 +179,47 @@ def main() -> None:
     missing: list[str] = []
     promises: dict[str, object] = {"machine": _machine()}
     _say(str(promises["machine"]))
-    with running_stack(parts=("kafka", "postgres") if further else ("kafka",)) as stack:
 
-        def afterwards(settings: Settings, ours: Figure) -> None:
-            if further and ours.learners == populations[0].learners:
-                own = replace(settings, database_url=stack.addresses.database_url)
-                promises["sinks"] = sink_rows(own)
-                _say(f"sinks: {promises['sinks']}")
-            if further and ours.learners == populations[-1].learners:
-                found = recovery_and_lookups(
+    def further_figures(settings: Settings, ours: Figure) -> None:
+        if ours.learners == populations[0].learners:
+            _measure(promises, "sinks", lambda: sink_rows(settings))
+        if ours.learners == populations[-1].learners:
+            _measure(
+                promises,
+                "engine",
+                lambda: recovery_and_lookups(
                     settings, learners=ours.learners, maximum_rate=ours.events_per_s
-                )
-                promises.update(found)
-                for name, values in found.items():
-                    _say(f"{name}: {values}")
+                ),
+            )
 
+    with running_stack(parts=("kafka", "postgres") if further else ("kafka",)) as stack:
         for population in populations:
             more, absent = compare(
-                stack.addresses.kafka_broker,
+                stack.addresses,
                 population,
                 peers,
                 processes=processes,
-                afterwards=afterwards,
+                afterwards=further_figures if further else lambda _settings, _ours: None,
             )
             figures += more
             missing += absent
-    print_table(figures, missing)
-    write_results(figures, chosen.results)
+            print_table(more, absent)
+            write_results(figures, chosen.results)
     if further:
-        promises["memory"] = measure_memory()
-        _say(f"memory: {promises['memory']}")
-        promises["steady"] = steady_latency()
-        _say(f"steady: {promises['steady']}")
+        _measure(promises, "memory", measure_memory)
+        _measure(promises, "steady", steady_latency)
         (chosen.results / "engine.json").write_text(json.dumps(promises, indent=2) + "\n")
+
+
+def _measure(
+    promises: dict[str, object], name: str, function: Callable[[], dict[str, object]]
+) -> None:
+    """Add what a measurement finds; one that fails says so and does not end the others."""
+    try:
+        promises[name] = function()
+    except SystemExit as error:
+        promises[name] = {"failed": str(error)}
+    _say(f"{name}: {json.dumps(promises[name])}")
 
 
 def _machine() -> str:

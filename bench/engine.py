@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -26,7 +26,7 @@ from stream.kafka.admin import create_topics
 from stream.kafka.clients import client_config, new_consumer
 from stream.settings import Settings, describe
 
-__all__ = ["EngineProcess", "Positions", "environment", "reset", "run_engine", "running_engine"]
+__all__ = ["Positions", "RoleProcess", "environment", "reset", "run_engine", "running_role"]
 
 _TIMEOUT_S = 1800.0
 
@@ -163,9 +163,11 @@ class Positions:
                 continue
             if message.error():
                 break
-            if message.key() == POSITION_KEY:
-                self.folded[partition] = decode(message.value(), Position).attempts + 1
-            if message.offset() >= end - 2:
+            value, offset = message.value(), message.offset()
+            assert offset is not None
+            if message.key() == POSITION_KEY and value is not None:
+                self.folded[partition] = decode(value, Position).attempts + 1
+            if offset >= end - 2:
                 break
         self._consumer.unassign()
 
@@ -185,10 +187,8 @@ def reset(settings: Settings) -> None:
             future.result()
         wait_until(lambda: not set(topics) & set(admin.list_topics(timeout=15).topics.keys()), 60)
     group = settings.topic("thetastream-engine")
-    try:
+    with suppress(KafkaException):  # There was none yet.
         admin.delete_consumer_groups([group])[group].result()
-    except KafkaException:
-        pass  # There was none yet.
     create_topics(settings)
 
 

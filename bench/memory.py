@@ -38,8 +38,8 @@ _DAY_MS = 86_400_000
 
 @dataclass(slots=True)
 class _Record:
-    key: bytes
-    value: bytes
+    key: bytes | None
+    value: bytes | None
     offset: int
     timestamp: int
 

@@ -148,12 +148,12 @@ def run_peer(
                 log.seek(0)
                 lines = log.read().strip().splitlines()[-1:]
                 raise PeerMissingError(f"it ended before its work did: {' '.join(lines)}")
-    if found is not None and count == events:
-        if not math.isclose(found, theta_sum, rel_tol=1e-6, abs_tol=1e-6):
-            raise PeerMissingError(
-                f"its thetas have the sum {found}, expected {theta_sum}: its state is wrong, so its "
-                "speed does not count"
-            )
+    whole = found is not None and count == events
+    if whole and not math.isclose(found or 0.0, theta_sum, rel_tol=1e-6, abs_tol=1e-6):
+        raise PeerMissingError(
+            f"its thetas have the sum {found}, expected {theta_sum}: its state is wrong, so its "
+            "speed does not count"
+        )
     return Figure.of(
         measured,
         count,

@@ -18,7 +18,7 @@ _LEARNERS = 100_000
 _AT_MOST_S = 150.0
 
 
-def steady_latency() -> dict[str, float]:
+def steady_latency() -> dict[str, object]:
     """Run a whole pipeline under load and time single attempts as ``make latency`` does.
 
     The load begins some seconds before, so that caches and connections are as in service.

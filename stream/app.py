@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+import threading
 from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 import faust
 from mode import Service
 
+from stream.errors import GroupSilentError
+from stream.kafka.admin import broker_answers
 from stream.kafka.clients import faust_credentials
-from stream.kafka.transport import BatchSchema, BatchTransport
+from stream.kafka.transport import BatchConsumer, BatchSchema, BatchTransport
 from stream.settings import Settings
 from topics.catalogue import TopicSpec
 
 __all__ = ["ROLES", "Role", "ThetaApp", "new_app"]
+
+logger = logging.getLogger(__name__)
+
+_ENDING_GRACE_S = 10.0
+"""Seconds that a failed process may take to stop in good order."""
+
+_LONGEST_REBALANCE_S = 60.0
+"""Seconds a member may take to rejoin; no heartbeat is sent meanwhile."""
 
 Role = Literal["engine", "calibrator", "sink"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -36,6 +50,46 @@ class ThetaApp(faust.App):
     settings: Settings
     role: Role
     early_services: list[Service]
+    failure: BaseException | None = None
+    _ending: asyncio.Future[None] | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """End the process with a non-zero status; what was not committed is done again.
+
+        Stopping a Faust app waits for its Kafka client, which may be the very part that hangs:
+        after a grace period the process ends without it.
+        """
+        if self.failure is not None:
+            return
+        self.failure = error
+        logger.error("this process ends: %s", error, exc_info=error)
+        deadline = threading.Timer(_ENDING_GRACE_S, os._exit, (1,))
+        deadline.daemon = True
+        deadline.start()
+        self._ending = asyncio.ensure_future(self.crash(error))
+
+    def silence_s(self) -> float:
+        """Return for how many seconds the consumer group has not been heard of."""
+        consumer = self._consumer
+        return consumer.silence_s() if isinstance(consumer, BatchConsumer) else 0.0
+
+    async def watch_group(self) -> None:
+        """Fail when the group is silent though the broker answers: the client hangs.
+
+        Seen after a broker was killed: the client's metadata task never came back, so that the
+        process belonged to no group and did not know.
+        """
+        limit = max(_LONGEST_REBALANCE_S + 30.0, 3 * self.settings.session_timeout_secs)
+        while not self.should_stop:
+            await self.sleep(2.0)
+            silence = self.silence_s()
+            if silence > limit and await asyncio.to_thread(broker_answers, self.settings):
+                self.fail(
+                    GroupSilentError(
+                        f"The consumer group was not heard of for {silence:.0f} s, though Kafka "
+                        "answers. Nothing is lost; the process ends and is to be started again."
+                    )
+                )
 
     def on_init_dependencies(self) -> Iterable[Any]:
         """Start the early services before Faust's own."""
@@ -65,7 +119,7 @@ def new_app(role: Role, settings: Settings, **overrides: Any) -> ThetaApp:
         "broker_heartbeat_interval": min(3.0, settings.session_timeout_secs / 4),
         "broker_request_timeout": max(90.0, settings.session_timeout_secs + 10),
         # Time a process may take to answer a rebalance: it flushes first.
-        "broker_rebalance_timeout": 60.0,
+        "broker_rebalance_timeout": _LONGEST_REBALANCE_S,
         "broker_commit_interval": 1.0,
         # While all partitions are paused nobody polls (PostgreSQL or the broker is away). Kafka's
         # client would leave the group after this time and, since Faust does not poll between two
@@ -90,4 +144,5 @@ def new_app(role: Role, settings: Settings, **overrides: Any) -> ThetaApp:
     app.role = role
     app.early_services = []
     app.transport = BatchTransport(app.conf.broker_consumer, app)
+    app.task(app.watch_group)
     return app

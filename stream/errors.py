@@ -16,9 +16,11 @@
     │   ├── CalibrationUnavailableError   the service cannot be reached or is busy (retriable)
     │   ├── CalibrationRefusedError       the service refused the request
     │   ├── CalibrationResponseError      the service's answer cannot be used
-    │   └── EstimationError               the observations cannot be fitted
+    │   ├── EstimationError               the observations cannot be fitted
+    │   └── NothingToCalibrateError       no attempt was folded yet
     ├── PublishError             records cannot be published as they are; none became visible
     ├── BrokerUnavailableError   Kafka cannot be reached (retriable)
+    ├── GroupSilentError         Kafka answers, the consumer group does not; this one must exit
     ├── DatabaseUnavailableError PostgreSQL cannot be used just now (retriable)
     ├── DatabaseSchemaError      tables are missing or differ: run `thetastream migrate`
     ├── MigrationError           a migration was refused; the ones before it stay applied
@@ -39,6 +41,7 @@ __all__ = [
     "DatabaseUnavailableError",
     "EstimationError",
     "FencedError",
+    "GroupSilentError",
     "ItemParamsError",
     "LinkingError",
     "LocalStackError",
@@ -212,3 +215,10 @@ class MigrationError(StreamError):
 
 class NothingToCalibrateError(CalibrationError):
     """A calibration was asked for before any attempt was folded; nothing was published."""
+
+
+class GroupSilentError(StreamError):
+    """The consumer group was not heard of for long though Kafka answers: the client hangs.
+
+    The process ends with a non-zero status; nothing is lost, start it again.
+    """

@@ -10,7 +10,7 @@ import faust
 import uvloop
 
 from stream.app import Role, ThetaApp, new_app
-from stream.lookup.server import Health, HttpServer
+from stream.lookup.server import HttpServer, process_health
 from stream.settings import Settings
 
 __all__ = ["build", "run_role"]
@@ -33,13 +33,14 @@ def build(role: Role, settings: Settings) -> ThetaApp:
         from stream.calibration.agents import register as register_calibrator
 
         register_calibrator(app)
-        server = HttpServer(app, Health())
+        server = HttpServer(app, process_health(app))
     else:
         from stream.sinks import register as register_sinks
 
         database = register_sinks(app)
         server = HttpServer(
-            app, Health(ready=lambda: None if database.ready else "PostgreSQL or its tables")
+            app,
+            process_health(app, lambda: None if database.ready else "PostgreSQL or its tables"),
         )
     app.early_services.insert(0, server)
     return app

@@ -1,0 +1,1 @@
+"""Other engines, each a small program in its own idiom and its own environment."""

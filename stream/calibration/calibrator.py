@@ -26,7 +26,7 @@ from stream.calibration import apply, drift, provisional, run, trigger
 from stream.calibration.run import Fitter
 from stream.calibration.state import CalibratorState
 from stream.calibration.trigger import DriftCheck
-from stream.errors import FencedError, PublishError
+from stream.errors import PublishError
 from stream.kafka.admin import ensure_topics
 from stream.kafka.reader import Record, TailReader
 from stream.kafka.transaction import Outgoing, TransactionalPublisher
@@ -319,7 +319,5 @@ class Calibrator(Service):
 
     def _crash_soon(self, error: BaseException) -> None:
         """End the process with a non-zero status; the next leader goes on from the topics."""
-        level = logging.WARNING if isinstance(error, FencedError) else logging.ERROR
-        logger.log(level, "calibrator stops: %s", error, exc_info=error)
         self.leading = False
-        self._crashing = asyncio.ensure_future(self.app.crash(error))
+        self.app.fail(error)

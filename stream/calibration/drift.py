@@ -71,9 +71,9 @@ def _alert(item: str, seen: ItemDrift, version: str, now_ms: int) -> Calibration
         kind="item_drift",
         detail=(
             f"Of {seen.n} responses since its calibration {seen.observed:.3f} are right, "
-            f"{seen.expected:.3f} were expected: it is {abs(seen.shift):.2f} logits "
-            f"{'easier' if seen.shift > 0 else 'harder'} than its parameters say, which stay in "
-            "force until the next calibration."
+            f"{seen.expected:.3f} were expected: against the other items it is "
+            f"{abs(seen.shift):.2f} logits {'easier' if seen.shift > 0 else 'harder'} than its "
+            "parameters say. They stay in force until the next calibration."
         ),
         raised_at=now_ms,
         item_id=item,

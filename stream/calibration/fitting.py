@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+import httpx
 import msgspec
 
 from schemas.calibration import CalibratedItem
@@ -25,8 +26,8 @@ from stream.settings import Settings
 __all__ = ["service_fitter"]
 
 
-def service_fitter(settings: Settings) -> Fitter:
-    """Return what fits through the service at R_IRT_BASE_URL."""
+def service_fitter(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> Fitter:
+    """Return what fits through the service at R_IRT_BASE_URL; ``transport`` is for tests."""
 
     async def fit(observations: Observations, model: str, anchors: Mapping[str, ItemParams]) -> Fit:
         request = await asyncio.to_thread(_request, observations, model, anchors)
@@ -36,6 +37,7 @@ def service_fitter(settings: Settings) -> Fitter:
             timeout_s=settings.r_irt_timeout_secs,
             max_retries=settings.mirt_max_retries,
             retry_delay_s=settings.mirt_retry_delay_secs,
+            transport=transport,
         )
         async with client:
             return _fit(await client.calibrate(request))

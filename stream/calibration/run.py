@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from schemas.calibration import (
@@ -17,6 +17,7 @@ from schemas.calibration import (
     CalibrationResult,
 )
 from schemas.codec import encode
+from stream.calibration.anchor_fit import misfitting_anchors
 from stream.calibration.observations import Observations, read_observations
 from stream.calibration.runs import Ability
 from stream.calibration.tagged import tagged_anchors
@@ -116,6 +117,10 @@ async def calibrate(
             *(len(observations.learners), len(observations.items), len(anchors.fixed)),
         )
         found = await fit(observations, request.model, anchors.fixed)
+        misfits = await asyncio.to_thread(
+            misfitting_anchors, observations, anchors.fixed, found.abilities
+        )
+        anchors = replace(anchors, warnings=[*anchors.warnings, *misfits])
     except StreamError as error:
         return failure(request, offset, str(error))
     except Exception as error:

@@ -36,8 +36,11 @@ LOG_SLOPE_SD = 0.3
 MIN_GAIN = 2e-5
 """Fall of the mean loss below which the fit ends."""
 
-EARLY = 40
+EARLY = 30
 """Answers of each learner that tell of the population newcomers are taken from."""
+
+EARLY_ATTEMPTS = 4_000
+"""About as many such answers are used."""
 
 POPULATION_SD = 1.0
 """Prior standard deviation of the population's mean and log variance."""
@@ -243,6 +246,8 @@ class _Fit:
         log = self.log
         starts = np.searchsorted(log.learner, log.learner)
         early = np.arange(len(log)) - starts < EARLY
+        # Spread over all learners; more than some thousand answers change nothing.
+        early &= log.learner % max(1, int(early.sum()) // EARLY_ATTEMPTS) == 0
         part = log.where(early)
         weights = Weights(*candidate.weights.tolist())
         items, b, b_var = candidate.items, candidate.b[early], candidate.b_var[early]

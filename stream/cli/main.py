@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from stream.cli import calibrate, dlq, local, topics
+from stream.cli.anchors import tag_anchors_command
 from stream.cli.demo import demo
 from stream.cli.doctor import doctor
 from stream.cli.migrate import migrate
@@ -40,6 +41,7 @@ app.command()(replay)
 app.command("simulate")(simulate_command)
 app.command()(theta)
 app.add_typer(calibrate.app, name="calibrate")
+app.command("tag-anchors")(tag_anchors_command)
 app.command()(verify)
 app.add_typer(dlq.app, name="dlq")
 app.command()(doctor)

@@ -61,7 +61,7 @@ class FilterConfig:
     """Variance of a topic's deviation from the global ability (logits^2), .3 squared:
     topics of one curriculum correlate at about .9."""
 
-    drift: float = 0.006
+    drift: float = 0.008
     """Variance added to g before an attempt (logits^2) while little is known: people
     learn. Shrinks with evidence, see ``drift_n0``."""
 
@@ -70,7 +70,7 @@ class FilterConfig:
     constant drift forgets as fast as it learns and never settles; with this one the
     theta of a learner who does not change stays within .06 of the batch estimate."""
 
-    topic_drift: float = 0.003
+    topic_drift: float = 0.004
     """As ``drift``, for the deviation of the attempt's topic: learning shows there first."""
 
     topic_drift_n0: float = 10.0

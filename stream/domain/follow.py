@@ -101,10 +101,10 @@ class LearnerState:
         self.memory = ItemMemory(memory_items)
 
     def topic(self, topic: int) -> list[float]:
-        """Return [d0, s, r, right, wrong] of a topic, kept from now on."""
+        """Return [d0, s, r, right, wrong, time of the last answer] of a topic, kept from now on."""
         state = self.topics.get(topic)
         if state is None:
-            state = self.topics[topic] = [*ability.initial_topic(self._config), 0, 0]
+            state = self.topics[topic] = [*ability.initial_topic(self._config), 0, 0, 0.0]
         return state
 
     def step(
@@ -142,14 +142,15 @@ class LearnerState:
         drift = config.drift / (1.0 + n / config.drift_n0)
         if topic < 0:
             right = wrong = 0
+            topic_s = 0.0
             mean, variance = self.g, self.vg + drift
         else:
             state = self.topic(topic)
-            d0, s, r, right, wrong = state  # type: ignore[assignment]
+            d0, s, r, right, wrong, topic_s = state  # type: ignore[assignment]
             mean, variance = ability.topic_ability(self.g, self.vg, d0, s, r)
             variance += drift + config.topic_drift / (1.0 + (right + wrong) / config.topic_drift_n0)
-        gain = advantage(self._weights, right, wrong, self.form, trace, n, start_s)
-        row = features(right, wrong, self.form, trace, n, start_s)
+        gain = advantage(self._weights, right, wrong, topic_s, self.form, trace, n, start_s)
+        row = features(right, wrong, topic_s, self.form, trace, n, start_s)
         eased = b - gain / a
         probability = ability.predict_correct(mean, variance, a, eased, c, b_var)
         self.form = next_form(self.form, plug_in(mean, a, b, c, gain), correct)
@@ -161,7 +162,7 @@ class LearnerState:
             self.g, self.vg, d0, s, r = ability.fold(
                 self.g, self.vg, d0, s, r, a, eased, c, correct, n, right + wrong, b_var, config
             )
-            state[:] = d0, s, r, right + correct, wrong + (not correct)
+            state[:] = d0, s, r, right + correct, wrong + (not correct), end_s
         self.memory.remember(item, n, int(end_s), correct)
         self.n = n + 1
         return probability, mean, variance, row

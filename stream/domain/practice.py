@@ -56,6 +56,10 @@ class Weights(NamedTuple):
     """log(1 + right answers in the topic so far)."""
     topic_wrong: float = 0.0
     """log(1 + wrong answers in the topic so far)."""
+    topic_age: float = 0.0
+    """log(1 + minutes since the topic's last answer)."""
+    topic_day: float = 0.0
+    """exp(-days since the topic's last answer)."""
     form: float = 0.0
     """Weighted mean of (score - expected score) over the last few answers."""
     seen: float = 0.0
@@ -117,6 +121,7 @@ def advantage(
     weights: Weights,
     right: int,
     wrong: int,
+    topic_s: float,
     form: float,
     trace: Trace | None,
     number: int,
@@ -130,6 +135,8 @@ def advantage(
         In force.
     right, wrong
         Answers of the learner in the item's topic so far; 0, 0 for an item without topic.
+    topic_s
+        When the topic was answered last, seconds since 1970; 0 = never or not known.
     form
         As `next_form` left it, 0 before any answer.
     trace
@@ -150,6 +157,8 @@ def advantage(
         practised,
         t_right,
         t_wrong,
+        t_age,
+        t_day,
         w_form,
         seen,
         i_right,
@@ -165,6 +174,11 @@ def advantage(
     total = level + w_form * form
     if right or wrong:
         total += practised + t_right * log1p(right) + t_wrong * log1p(wrong)
+        if topic_s and start_s:
+            minutes = (start_s - topic_s) / 60.0
+            if minutes < 0.0:  # late attempts, and clocks
+                minutes = 0.0
+            total += t_age * log1p(minutes) + t_day * exp(-minutes / _DAY_MINUTES)
     if trace is not None:
         before, time_s, n_right, n_wrong, was_right = trace
         total += seen + i_right * log1p(n_right) + i_wrong * log1p(n_wrong)
@@ -173,7 +187,7 @@ def advantage(
         total += last + near * r_last if was_right else -last - near * r_last
         if time_s and start_s:
             minutes = (start_s - time_s) / 60.0
-            if minutes < 0.0:  # late attempts, and clocks
+            if minutes < 0.0:
                 minutes = 0.0
             total += (age + a_last if was_right else age - a_last) * log1p(minutes)
             total += mins * exp(-minutes / _MINUTES) + day * exp(-minutes / _DAY_MINUTES)
@@ -181,14 +195,25 @@ def advantage(
 
 
 def features(
-    right: int, wrong: int, form: float, trace: Trace | None, number: int, start_s: float
+    right: int,
+    wrong: int,
+    topic_s: float,
+    form: float,
+    trace: Trace | None,
+    number: int,
+    start_s: float,
 ) -> list[float]:
     """Return the features of `advantage`, in the order of `Weights`; arguments likewise.
 
     For fitting only: ``advantage`` is their sum times the weights.
     """
     practised = 1.0 if right or wrong else 0.0
-    topic = [1.0, practised, log1p(right), log1p(wrong), form]
+    topic = [1.0, practised, log1p(right), log1p(wrong)]
+    if practised and topic_s and start_s:
+        minutes = max(0.0, (start_s - topic_s) / 60.0)
+        topic += [log1p(minutes), exp(-minutes / _DAY_MINUTES), form]
+    else:
+        topic += [0.0, 0.0, form]
     if trace is None:
         return [*topic, *_UNSEEN]
     before, time_s, n_right, n_wrong, was_right = trace

@@ -123,7 +123,6 @@ class Engine(Service):
             target=self.settings.metrics_default_target,
         )
         self._stream_week = 0
-        self._crashing: asyncio.Future[None] | None = None
         self._reader = TailReader(
             self.settings,
             {item_params_topic.name: self._on_params, watermarks_topic.name: self._on_watermarks},
@@ -140,7 +139,7 @@ class Engine(Service):
     async def on_stop(self) -> None:
         """Flush what is in hand, then let go of every partition."""
         # After an error the state may be torn; nothing is lost by folding again.
-        flush = self._crashing is None and not self.app.crashed
+        flush = self.app.failure is None and not self.app.crashed
         await asyncio.gather(*(self._release(p, flush=flush) for p in list(self.partitions)))
         await self._reader.stop()
 
@@ -148,9 +147,9 @@ class Engine(Service):
         self._crash_soon(error)
 
     def _crash_soon(self, error: BaseException) -> None:
-        """End the process with a non-zero status; what was not committed is folded again."""
-        logger.error("engine stops: %s", error, exc_info=error)
-        self._crashing = asyncio.ensure_future(self.app.crash(error))
+        """End the process; what was not committed is folded again."""
+        self.ready = False
+        self.app.fail(error)
 
     def _on_params(self, records: list[Record]) -> None:
         for record in records:
@@ -385,6 +384,8 @@ class Engine(Service):
 
     def find(self, user_id: str) -> tuple[Learner, PartitionState] | None:
         """Return a learner and its partition if a partition of ours holds it."""
+        if self.app.failure is not None:
+            return None
         for partition in self.partitions.values():
             learner = partition.state.learner(user_id)
             if learner is not None:

@@ -30,7 +30,7 @@ from stream.engine.day import (
     attempt_hash,
     item_hash,
 )
-from stream.engine.learner import Learner
+from stream.engine.learner import Learner, Topic
 from stream.engine.params import UNKNOWN_ITEM, ItemInForce, ParamsStore
 from stream.engine.records import parse
 from stream.errors import RecordError
@@ -254,7 +254,7 @@ class PartitionState:
         if event.topic_id is None:
             theta = learner.g
             if self._weights is not NO_WEIGHTS:
-                gain = self._advantage(learner, item, 0, 0, completed_ms - (response_time or 0))
+                gain = self._advantage(learner, item, None, completed_ms - (response_time or 0))
             learner.g, learner.vg = ability.fold_global(
                 learner.g, learner.vg, a, b - gain / a, c, correct, learner.folded, b_variance
             )
@@ -263,13 +263,7 @@ class PartitionState:
             topic = learner.topics[topic_index]
             theta = learner.g * (1.0 + topic.s) + topic.d0
             if self._weights is not NO_WEIGHTS:
-                gain = self._advantage(
-                    learner,
-                    item,
-                    topic.correct,
-                    topic.attempts - topic.correct,
-                    completed_ms - (response_time or 0),
-                )
+                gain = self._advantage(learner, item, topic, completed_ms - (response_time or 0))
             learner.g, learner.vg, topic.d0, topic.s, topic.r = ability.fold(
                 learner.g,
                 learner.vg,
@@ -325,13 +319,17 @@ class PartitionState:
         item.expected += expected
         item.variance += expected * (1.0 - expected)
 
-    def _advantage(
-        self, learner: Learner, item: Item, right: int, wrong: int, start_ms: int
-    ) -> float:
+    def _advantage(self, learner: Learner, item: Item, topic: Topic | None, start_ms: int) -> float:
         """Return by how many logits an answer is easier than a first one."""
-        trace = learner.memory.recall(item.hash)
         return advantage(
-            self._weights, right, wrong, learner.form, trace, learner.folded, start_ms / 1000
+            self._weights,
+            topic.correct if topic else 0,
+            topic.attempts - topic.correct if topic else 0,
+            topic.latest_ms / 1000 if topic else 0.0,
+            learner.form,
+            learner.memory.recall(item.hash),
+            learner.folded,
+            start_ms / 1000,
         )
 
     def _correct(self, learner: Learner | None, event: AttemptEvent, attempt: bytes) -> str:

@@ -77,10 +77,13 @@ def extended_kalman(log: AttemptLog, b: FloatArray) -> FloatArray:
     return predicted
 
 
-def exact_eap(log: AttemptLog, a: FloatArray, b: FloatArray) -> FloatArray:
-    """One ability N(0, 1) that never changes, followed exactly on a grid of 41 points (2PL)."""
-    grid = np.linspace(-5.0, 5.0, 41)
-    prior = np.exp(-0.5 * grid**2)
+def exact_eap(
+    log: AttemptLog, a: FloatArray, b: FloatArray, mean: float = 0.0, variance: float = 1.0
+) -> FloatArray:
+    """One ability N(mean, variance) that never changes, exactly, on a grid of 41 points (2PL)."""
+    points = np.linspace(-5.0, 5.0, 41)
+    prior = np.exp(-0.5 * points**2)
+    grid = mean + variance**0.5 * points
     prior /= prior.sum()
     rises = 1.0 / (1.0 + np.exp(-a[:, None] * (grid - b[:, None])))
     predicted = np.empty(len(log))

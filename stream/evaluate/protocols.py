@@ -150,8 +150,9 @@ def _predict(
         "static EKF": extended_kalman(test, b),
     }
     if len(test) <= EXACT_LIMIT:
-        plain = fit_weights(train, memory=False, practice=False).items
-        predictions["exact EAP"] = exact_eap(test, plain.a, plain.b)
+        plain = fit_weights(train, memory=False, practice=False)
+        population = plain.config.prior_mean, plain.config.prior_var
+        predictions["exact EAP"] = exact_eap(test, plain.items.a, plain.items.b, *population)
     predictions[OURS] = _ours(test, fit.items, fit.weights, fit.config)
     if ablations:
         for name, fit_without in _ABLATIONS.items():

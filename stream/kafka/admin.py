@@ -15,7 +15,14 @@ from stream.kafka.clients import client_config
 from stream.settings import Settings
 from topics.catalogue import CATALOGUE, TopicSpec
 
-__all__ = ["TopicState", "create_topics", "describe_topics", "ensure_topics", "partitions_of"]
+__all__ = [
+    "TopicState",
+    "broker_answers",
+    "create_topics",
+    "describe_topics",
+    "ensure_topics",
+    "partitions_of",
+]
 
 _TIMEOUT_S = 15.0
 
@@ -130,6 +137,15 @@ def create_topics(settings: Settings) -> list[str]:
         made = describe_topics(settings)
     _refuse_other_partitions(made)
     return [state.name for state in missing]
+
+
+def broker_answers(settings: Settings) -> bool:
+    """Return whether Kafka answers within a few seconds."""
+    try:
+        AdminClient(client_config(settings)).list_topics(timeout=5.0)
+    except KafkaException:
+        return False
+    return True
 
 
 async def ensure_topics(settings: Settings) -> None:

@@ -17,6 +17,7 @@ Three things differ from stock Faust, each pinned by a test in ``tests/kafka/tes
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any, ClassVar, cast
 
 import aiokafka
@@ -77,7 +78,30 @@ class BatchSchema(faust.Schema[Any, Any]):
 
 
 class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread, with a client that sees committed records only."""
+    """Faust's consumer thread, with a client that sees committed records only.
+
+    It also notes when the group's coordinator last answered a heartbeat: a member that it does
+    not hear of may have lost its partitions to another without knowing.
+    """
+
+    last_contact: float | None = None
+
+    async def on_start(self) -> None:
+        """Start the client and listen to its heartbeats."""
+        await super().on_start()
+        coordinator: Any = self._ensure_consumer()._coordinator
+        # A client without a group has a coordinator that sends none.
+        heartbeat = getattr(coordinator, "_do_heartbeat", None)
+        if heartbeat is None:
+            return
+
+        async def noted() -> bool:
+            answered: bool = await heartbeat()
+            if answered:
+                self.last_contact = monotonic()
+            return answered
+
+        coordinator._do_heartbeat = noted
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -91,6 +115,11 @@ class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
 
 class BatchConsumer(driver.Consumer):
     """Faust's Kafka consumer, delivering one message a partition and poll."""
+
+    def silence_s(self) -> float:
+        """Return for how many seconds the group's coordinator has not answered; 0 before it did."""
+        last = cast("_ReadCommittedThread", self._thread).last_contact
+        return 0.0 if last is None else monotonic() - last
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)

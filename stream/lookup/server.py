@@ -14,14 +14,43 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from stream.app import ThetaApp
 from stream.errors import StreamError
 
-__all__ = ["Health", "HttpServer"]
+__all__ = ["Health", "HttpServer", "process_health"]
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_DEAD_SILENCE_S = 300.0
+"""Seconds without the consumer group after which a restart is worth a try: longer than a broker's
+restart. A client that hangs while the broker answers is ended much sooner by the app itself."""
+
 _OPEN_PATHS = {"/healthz", "/readyz", "/metrics"}
 """Served without the token: probes and scrapers have none."""
+
+
+def process_health(app: ThetaApp, ready: Callable[[], str | None] = lambda: None) -> Health:
+    """Return the health that every role has, with what the role itself needs to be ready.
+
+    A process that has not heard of its consumer group for longer than the session time-out is
+    not ready: another may hold its partitions by now.
+    """
+    session_s = app.settings.session_timeout_secs
+
+    def is_alive() -> str | None:
+        silence = app.silence_s()
+        if silence > _DEAD_SILENCE_S:
+            return f"the consumer group was not heard of for {silence:.0f} s"
+        return None
+
+    def is_ready() -> str | None:
+        if app.failure is not None:
+            return "ending after an error; see the log"
+        silence = app.silence_s()
+        if silence > session_s:
+            return f"the consumer group was not heard of for {silence:.0f} s"
+        return ready()
+
+    return Health(alive=is_alive, ready=is_ready)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from asyncpg.exceptions import InterfaceError, PostgresError
 
 from stream.engine.engine import Engine
 from stream.engine.outputs import topic_thetas
-from stream.lookup.server import Health, HttpServer
+from stream.lookup.server import Health, HttpServer, process_health
 from stream.lookup.store import ThetaReader, rfc3339
 
 __all__ = ["add_theta_routes", "engine_health"]
@@ -23,13 +23,14 @@ a broker's restart, shorter than anybody's patience."""
 
 def engine_health(engine: Engine) -> Health:
     """Alive while changes get committed, ready when every partition's state is loaded."""
+    common = process_health(engine.app, lambda: None if engine.ready else "loading state")
 
     def alive() -> str | None:
         age = engine.oldest_change_s()
         stuck = age > _STUCK_S
-        return f"the oldest change has waited {age:.0f} s for its commit" if stuck else None
+        return f"the oldest change has waited {age:.0f} s" if stuck else common.alive()
 
-    return Health(alive=alive, ready=lambda: None if engine.ready else "loading state")
+    return Health(alive=alive, ready=common.ready)
 
 
 def add_theta_routes(server: HttpServer, engine: Engine) -> None:

@@ -47,7 +47,7 @@ class Settled:
             value,
             record.key(),
             record.partition(),
-            headers=record.headers(),
+            headers=[*(record.headers() or [])],
         )
         assert producer.flush(30) == 0
 

@@ -37,8 +37,7 @@ def engine_with(partition: Partition) -> Engine:
     engine.partitions = {0: partition}
     engine._stream_week = 0
     engine.params = ParamsStore()
-    engine._crashing = None
-    engine.app = SimpleNamespace(crashed=False)  # type: ignore[assignment]
+    engine.app = SimpleNamespace(crashed=False, failure=None)  # type: ignore[assignment]
     return engine
 
 

@@ -1,0 +1,1 @@
+"""What the Python peers share; the only thing on their path besides their environment."""
