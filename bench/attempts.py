@@ -166,10 +166,9 @@ def write(settings: Settings, attempts: Attempts) -> None:
     admin = AdminClient(client_config(settings))
     config = {"cleanup.policy": "delete", "retention.ms": "-1"}
     admin.create_topics([NewTopic(topic, PARTITIONS, 1, config=config)])[topic].result(30)
-    producer = new_producer(
-        settings,
-        **{"linger.ms": 20, "batch.num.messages": 20_000, "enable.idempotence": False},
-    )
+    # Idempotent, as all our producers: without it a request repeated right after the topic was
+    # made changes the order, and with it every engine's thetas.
+    producer = new_producer(settings, **{"linger.ms": 20, "batch.num.messages": 20_000})
     for records in attempts.records():
         for key, value in records:
             while True:

@@ -113,6 +113,7 @@ class CalibrationResult(msgspec.Struct):
     n_abilities: int = 0
     fit_meta: dict[str, Any] = msgspec.field(default_factory=dict)
     error: str = ""
+    weights: dict[str, float] = msgspec.field(default_factory=dict)
     request_offset: int = -1
     n_observations: int = 0
     n_learners: int = 0

@@ -222,6 +222,7 @@ def _manifest(result: CalibrationResult, link: Link, outcome: CalibrationOutcome
         linking_intercept=link.intercept,
         linking_method=link.method,
         published_at=outcome.decided_at,
+        weights=result.weights,
     )
     return Outgoing(item_params_topic.name, MANIFEST_KEY, encode(manifest), 0)
 

@@ -220,7 +220,9 @@ class Calibrator(Service):
             if due:
                 now_ms = int(time.time() * 1000)
                 await self._publish(
-                    provisional.publication(due, totals, params.sequence + 1, now_ms)
+                    provisional.publication(
+                        due, totals, params.sequence + 1, now_ms, params.weights
+                    )
                 )
                 logger.info("%d provisional difficulties published", len(due))
 

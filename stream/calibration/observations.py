@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from schemas.attempt import MAX_RECORD_BYTES, SCHEMA_VERSION, AttemptEvent, to_epoch_ms
 from schemas.calibration import CalibrationRequest
+from stream.domain.follow import AttemptLog
 from stream.domain.window import DAY_MS, retained_days
 from stream.kafka.reader import Record, read_whole
 from stream.settings import Settings
@@ -58,6 +59,9 @@ class Observations:
         ``first`` attempt in the window of each learner at each item, or ``all``.
     skipped
         What was left out, by reason.
+    log
+        All attempts of these learners at these items in the window, repeats included, in order:
+        what practice and memory are fitted on.
     """
 
     learners: list[str]
@@ -69,6 +73,7 @@ class Observations:
     cut_time: int
     responses: str
     skipped: dict[str, int]
+    log: AttemptLog | None = None
 
     def __len__(self) -> int:
         return len(self.learner)
@@ -108,6 +113,9 @@ class ObservationReader:
         self._op = array("b")
         self._correct = array("b")
         self._at = array("q")
+        self._topics: dict[str, int] = {}
+        self._topic = array("q")
+        self._response_time = array("q")
         self._key = array("Q")
         self._corrections: list[_Correction] = []
         self._skipped: Counter[str] = Counter()
@@ -142,6 +150,11 @@ class ObservationReader:
         self._op.append(op)
         self._correct.append(event.correct)
         self._at.append(at)
+        topic = event.topic_id
+        self._topic.append(
+            -1 if topic is None else self._topics.setdefault(topic, len(self._topics))
+        )
+        self._response_time.append(event.response_time_ms or 0)
         self._key.append(_key(learner, event.attempt_id))
 
     def observations(
@@ -173,6 +186,7 @@ class ObservationReader:
         in_window = at >= cut_time - lookback_days * DAY_MS
         skipped["outside_window"] = int((accepted & counts & ~in_window).sum())
         rows = np.flatnonzero(accepted & counts & in_window)
+        window = rows
         learners = _ranks(list(self._learners), learner[rows])
         items = _ranks(list(self._items), item[rows])
         # Arrival decides between equal times; rows are in the order of arrival.
@@ -200,6 +214,36 @@ class ObservationReader:
             cut_time=cut_time,
             responses=responses,
             skipped={reason: n for reason, n in skipped.items() if n},
+            log=self._log(window, learners, items, learner, item, correct, at),
+        )
+
+    def _log(
+        self,
+        rows: Ints,
+        learners: _Ranked,
+        items: _Ranked,
+        learner: Ints,
+        item: Ints,
+        correct: Bools,
+        at: Ints,
+    ) -> AttemptLog:
+        """Return the attempts in ``rows`` of the chosen learners at the chosen items."""
+        learner_number = _numbers(self._learners, learners.names)[learner[rows]]
+        item_number = _numbers(self._items, items.names)[item[rows]]
+        kept = np.flatnonzero((learner_number >= 0) & (item_number >= 0))
+        kept = kept[np.lexsort((rows[kept], at[rows[kept]], learner_number[kept]))]
+        chosen = rows[kept]
+        end_s = at[chosen] / 1000.0
+        return AttemptLog(
+            learner=learner_number[kept],
+            item=item_number[kept],
+            topic=np.array(self._topic)[chosen],
+            correct=correct[chosen],
+            start_s=end_s - np.array(self._response_time)[chosen] / 1000.0,
+            end_s=end_s,
+            n_learners=len(learners.names),
+            n_items=len(items.names),
+            n_topics=len(self._topics),
         )
 
     def _first_copies(self) -> Bools:
@@ -283,6 +327,13 @@ def _parse(record: Record) -> tuple[AttemptEvent, int] | None:
 
 def _key(learner: int, attempt_id: str) -> int:
     return (hash(attempt_id) ^ (learner * _GOLDEN)) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def _numbers(known: dict[str, int], names: list[str]) -> Ints:
+    """Return, by the number a name was read under, its place in ``names``, or -1."""
+    numbers = np.full(len(known), -1, dtype=np.int64)
+    numbers[[known[name] for name in names]] = np.arange(len(names))
+    return numbers
 
 
 class _Ranked(NamedTuple):

@@ -57,7 +57,11 @@ def due_difficulties(totals: ItemTotals, params: ParamsInForce) -> list[tuple[st
 
 
 def publication(
-    due: list[tuple[str, float, float]], totals: ItemTotals, sequence: int, now_ms: int
+    due: list[tuple[str, float, float]],
+    totals: ItemTotals,
+    sequence: int,
+    now_ms: int,
+    weights: dict[str, float],
 ) -> list[Outgoing]:
     """Return the records of one version of provisional difficulties, its manifest last.
 
@@ -71,6 +75,8 @@ def publication(
         Number of the version, one more than the newest in force.
     now_ms
         Wall clock, epoch ms.
+    weights
+        Those in force: every manifest names them, since the topic keeps only the newest.
     """
     version = f"prov-{sequence}"
     records = [
@@ -96,6 +102,7 @@ def publication(
         linking_intercept=0.0,
         linking_method="none",
         published_at=now_ms,
+        weights=weights,
     )
     return [
         *(Outgoing(item_params_topic.name, r.item_id.encode(), encode(r), 0) for r in records),

@@ -19,6 +19,7 @@ from schemas.calibration import (
 from schemas.codec import encode
 from stream.calibration.anchor_fit import misfitting_anchors
 from stream.calibration.observations import Observations, read_observations
+from stream.calibration.practice_weights import practice_weights
 from stream.calibration.runs import Ability
 from stream.calibration.tagged import tagged_anchors
 from stream.domain.irt import ItemParams
@@ -117,6 +118,7 @@ async def calibrate(
             *(len(observations.learners), len(observations.items), len(anchors.fixed)),
         )
         found = await fit(observations, request.model, anchors.fixed)
+        weights = await asyncio.to_thread(practice_weights, observations, found.items)
         misfits = await asyncio.to_thread(
             misfitting_anchors, observations, anchors.fixed, found.abilities
         )
@@ -126,7 +128,7 @@ async def calibrate(
     except Exception as error:
         logger.exception("calibration %s failed unexpectedly", request.request_id)
         return failure(request, offset, f"unexpected {type(error).__name__}: {error}")
-    return _success(request, offset, observations, anchors, found)
+    return _success(request, offset, observations, anchors, found, weights)
 
 
 def failure(request: CalibrationRequest, offset: int, error: str) -> list[Outgoing]:
@@ -201,6 +203,7 @@ def _success(
     observations: Observations,
     anchors: _Anchors,
     found: Fit,
+    weights: dict[str, float],
 ) -> list[Outgoing]:
     parts = [
         found.abilities[start : start + ABILITIES_A_PART]
@@ -232,6 +235,7 @@ def _success(
         tagged_anchors=anchors.tagged,
         fixed_anchors=sorted(anchors.fixed),
         warnings=[*anchors.warnings, *_warnings(found)],
+        weights=weights,
     )
     return [
         *(

@@ -94,12 +94,15 @@ class ParamsInForce:
         Number of that version; 0 before the first.
     calibrated_version
         Name of the newest calibration in force.
+    weights
+        Weights of practice, memory and form in force, by name.
     """
 
     def __init__(self) -> None:
         self.items: dict[str, ItemParamsRecord] = {}
         self.sequence = 0
         self.calibrated_version = NO_VERSION
+        self.weights: dict[str, float] = {}
         self._pending: dict[str, ItemParamsRecord] = {}
 
     def add(self, key: bytes | None, value: bytes | None) -> None:
@@ -107,7 +110,8 @@ class ParamsInForce:
         if key is None or value is None:
             return
         if key == MANIFEST_KEY:
-            self.sequence = decode(value, ParamsManifest).sequence
+            manifest = decode(value, ParamsManifest)
+            self.sequence, self.weights = manifest.sequence, manifest.weights
             self.items.update(self._pending)
             self._pending = {}
             # The topic is compacted to one manifest, perhaps of a provisional version: the

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from stream.domain.anchors import AnchorCandidate, AnchorRules, choose_anchors
 from stream.domain.irt import ItemParams
 from tests.calibration.school import School, answers, observations
 
@@ -76,8 +77,10 @@ async def chain(seed: int, n_anchors: int, growth: float = 0.1) -> Chain:
     first = {name: item.b for name, item in school.params.items.items()}
     # What the first scale is in true units is known from its own items, all of them.
     slope, intercept = np.polyfit(pool.b, [first[name] for name in pool.names], 1)
-    by_difficulty = sorted(pool.names, key=lambda name: abs(first[name]))
-    monitored = by_difficulty[:20]
+    candidates = (
+        AnchorCandidate(name, item.a, item.b, item.n) for name, item in school.params.items.items()
+    )
+    monitored = choose_anchors(candidates, 20, AnchorRules(min_calibrations=0))
     tagged = {name: ItemParams(1.0, 0.0) for name in monitored[:n_anchors]}
     dropped: set[str] = set()
     for step in range(1, STEPS + 1):
