@@ -105,7 +105,7 @@ def fit_weights(
     practice: bool = True,
     config: FilterConfig = DEFAULT_FILTER,
     memory_items: int = DEFAULT_CAPACITY,
-    max_rounds: int = 4,
+    max_rounds: int = 3,
 ) -> WeightFit:
     """Fit weights, and items unless they are given.
 

@@ -69,7 +69,9 @@ def run(
         Told what is done.
     """
     report = Report()
-    jobs = [(name, path, protocol) for name, path in sources for protocol in protocols]
+    # The largest first, so that no process is left with it alone at the end.
+    largest = sorted(sources, key=_size, reverse=True)
+    jobs = [(name, path, protocol) for name, path in largest for protocol in protocols]
     with ProcessPoolExecutor(max_workers=max(1, processes)) as pool:
         futures = [
             pool.submit(_evaluate, name, path, protocol, ablations and protocol == "learners")
@@ -136,3 +138,8 @@ def _simulate(report: Report) -> dict[str, Any]:
             for motion, e in report.errors.items()
         },
     }
+
+
+def _size(source: tuple[str, Path]) -> int:
+    """Bytes of the file; a missing one is reported when it is read."""
+    return source[1].stat().st_size if source[1].is_file() else 0

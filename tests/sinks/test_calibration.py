@@ -178,6 +178,23 @@ async def test_an_alert_is_a_row_and_its_repetition_is_none(tables, database):
     assert json.loads(row["metrics"]) == {"n": 3}
 
 
+async def test_drift_between_runs_is_one_row_an_item_and_version(tables, database):
+    def alert(item: str, version: str) -> CalibrationAlert:
+        return CalibrationAlert(
+            "", "", "item_drift", "easier", 6000, item, {"z": 7.5}, version=version
+        )
+
+    seen = [alert("i1", "irt-1"), alert("i1", "irt-1"), alert("i1", "irt-2"), alert("i2", "irt-1")]
+    await write(database, read_calibration_result, *seen)
+    rows = await tables.fetch("select * from drift_alerts order by item_id, params_version")
+    assert [(r["item_id"], r["params_version"], r["run_id"]) for r in rows] == [
+        ("i1", "irt-1", None),
+        ("i1", "irt-2", None),
+        ("i2", "irt-1", None),
+    ]
+    assert json.loads(rows[0]["metrics"]) == {"z": 7.5}
+
+
 async def test_parameters_in_force_are_replaced_and_their_history_kept(tables, database):
     await write_params(database, params(b=0.5), manifest())
     await write_params(database, params(b=0.75, version="c2"), manifest())
