@@ -14,9 +14,11 @@ from stream.cli import calibrate, dlq, local, topics
 from stream.cli.anchors import tag_anchors_command
 from stream.cli.demo import demo
 from stream.cli.doctor import doctor
+from stream.cli.evaluate import evaluate
 from stream.cli.migrate import migrate
 from stream.cli.replay import replay
 from stream.cli.run import run
+from stream.cli.score import score
 from stream.cli.simulate import simulate_command
 from stream.cli.theta import theta
 from stream.cli.verify import verify
@@ -43,6 +45,8 @@ app.command()(theta)
 app.add_typer(calibrate.app, name="calibrate")
 app.command("tag-anchors")(tag_anchors_command)
 app.command()(verify)
+app.command()(evaluate)
+app.command()(score)
 app.add_typer(dlq.app, name="dlq")
 app.command()(doctor)
 
