@@ -77,6 +77,5 @@ def _table(observations: Observations, items: Sequence[CalibratedItem]) -> ItemT
     for item in items:
         at = number[item.item_id]
         table.a[at], table.b[at], table.c[at] = item.a, item.b, item.c
-        # The engine folds calibrated items as known, so the weights are fitted that way.
-        table.b_var[at] = 0.0
+        table.b_var[at] = 0.0 if item.se_b is None else item.se_b**2
     return table

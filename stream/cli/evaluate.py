@@ -19,6 +19,8 @@ __all__ = ["evaluate"]
 DEFAULT_DATA = Path("../shared/data")
 
 _out = Console()
+if not _out.is_terminal:
+    _out = Console(width=130)  # a log file has room for the whole table
 
 
 def evaluate(

@@ -71,7 +71,5 @@ class ParamsStore:
             record = decode(value, ItemParamsRecord)
         except msgspec.DecodeError:
             return False
-        self._pending[record.item_id] = ItemInForce(
-            record.a, record.b, record.c, record.se_b**2 if record.provisional else 0.0
-        )
+        self._pending[record.item_id] = ItemInForce(record.a, record.b, record.c, record.se_b**2)
         return False

@@ -166,7 +166,7 @@ def _predict(
 
 
 _ABLATIONS: dict[str, Callable[[AttemptLog], WeightFit]] = {
-    # Two rounds come within .0002 of the loss of four.
+    # Two rounds a stage instead of three: most of the fall of the loss, in less time.
     "without memory": partial(fit_weights, memory=False, max_rounds=2),
     "without practice": partial(fit_weights, practice=False, max_rounds=2),
     "without 2PL": partial(fit_weights, slopes=False, max_rounds=2),

@@ -117,7 +117,7 @@ def test_the_engine_folds_as_the_reference_does() -> None:
             item.a,
             item.b,
             item.c,
-            0.0,
+            item.b_variance,
             one["completed_at"] / 1000 - 5.0,
             one["completed_at"] / 1000,
         )
