@@ -274,7 +274,7 @@ async def test_health_answers_during_a_fit_and_too_many_requests_are_told_to_com
         await asyncio.sleep(0.02)
     assert [task.result()[0] for task in fits] == [200] * MAX_WAITING
     assert seen >= 3
-    assert slowest < 1.0
+    assert slowest < 10.0  # a blocked loop would answer after the fits, half a minute or more
     assert refused == (429, "10")
 
 
