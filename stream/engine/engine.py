@@ -1,8 +1,8 @@
 """The engine role: partitions are taken over, attempts folded, changes flushed.
 
 One :class:`Engine` lives in an engine process. Faust decides which partitions are ours; for each
-we hold a :class:`Partition`: its state, the producer whose transactional id fences every other
-holder, and a task that flushes.
+we hold a :class:`~stream.engine.partition.Partition`: its state, the producer whose transactional
+id fences every other holder, and a task that flushes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -25,6 +24,7 @@ from stream.engine.flush import Flush
 from stream.engine.learner import Learner
 from stream.engine.outputs import Indicators
 from stream.engine.params import ParamsStore
+from stream.engine.partition import Partition, offsets_of
 from stream.engine.rows import StateLoader
 from stream.engine.state import KafkaRecord, PartitionState
 from stream.errors import FencedError
@@ -40,7 +40,7 @@ from topics.catalogue import (
     watermarks_topic,
 )
 
-__all__ = ["Engine", "Partition", "register"]
+__all__ = ["Engine", "register"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,53 +52,6 @@ _RELEASE_TIMEOUT_S = 15.0
 
 _BACKLOG_FACTOR = 2
 """Changed learners, as a multiple of THETASTREAM_FLUSH_ROWS, at which folding waits for a flush."""
-
-
-class Partition:
-    """One owned partition.
-
-    Attributes
-    ----------
-    lock
-        Held while folding a slice or encoding a flush.
-    unacknowledged
-        Batches of Faust in order, acknowledged when a flush has covered them.
-    revoked
-        Nothing is folded any more.
-    closing
-        Its regular flushes are to end.
-    committed
-        Input -> last offset that a committed flush covers.
-    torn
-        Folding or encoding broke off half-way: the state in memory must not be written. What was
-        committed is whole; the next owner folds the rest again.
-    """
-
-    def __init__(self, state: PartitionState, publisher: TransactionalPublisher) -> None:
-        self.state = state
-        self.publisher = publisher
-        self.lock = asyncio.Lock()
-        self.flushing = asyncio.Lock()
-        self.wake = asyncio.Event()
-        self.flushed = asyncio.Event()
-        self.unacknowledged: dict[str, deque[EventT[Any]]] = {
-            "attempts": deque(),
-            "abilities": deque(),
-        }
-        self.committed = _offsets(state)
-        self.watermark = state.position.stream_week
-        self.revoked = False
-        self.closing = False
-        self.torn = False
-        self.task: asyncio.Task[None] | None = None
-        self.changed_since: float | None = None
-
-    def acknowledge(self) -> None:
-        """Acknowledge, in order, the batches that committed flushes cover."""
-        for source, offset in self.committed.items():
-            waiting = self.unacknowledged[source]
-            while waiting and waiting[0].message.offset <= offset:
-                waiting.popleft().ack()
 
 
 class Engine(Service):
@@ -355,7 +308,7 @@ class Engine(Service):
                 partition.torn = True
                 await _in_slices(flush.build())
                 partition.torn = False
-                covered = _offsets(state)
+                covered = offsets_of(state)
                 watermark = state.position.stream_week
                 changed_since, partition.changed_since = partition.changed_since, None
             try:
@@ -400,10 +353,6 @@ async def _in_slices(steps: Iterator[None]) -> None:
         if time.perf_counter() >= until:
             await asyncio.sleep(0)
             until = time.perf_counter() + _SLICE_S
-
-
-def _offsets(state: PartitionState) -> dict[str, int]:
-    return {"attempts": state.position.attempts, "abilities": state.position.abilities}
 
 
 def _load(loader: StateLoader, records: list[Record]) -> None:

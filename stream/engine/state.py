@@ -349,14 +349,14 @@ class PartitionState:
         if event.op == "void":
             day.void(index)
             learner.memory.forget(item, was_correct)
-            self._unfold(learner, topic_index, event.item_id, was_correct)
+            self._revise(learner, topic_index, event.item_id, was_correct, void=True)
             attempts, correct = -1, -int(was_correct)
         else:
             day.regrade(index, event.correct)
             attempts, correct = 0, event.correct - was_correct
             if correct:
                 learner.memory.rescore(item, event.correct)
-                self._rescore(learner, topic_index, event.item_id, event.correct)
+                self._revise(learner, topic_index, event.item_id, event.correct, void=False)
         learner.attempts += attempts
         learner.correct += correct
         if topic is not None:
@@ -375,27 +375,20 @@ class PartitionState:
         self.changed[learner.user_id] = learner
         return event.op
 
-    def _unfold(self, learner: Learner, topic_index: int, item_id: str, correct: bool) -> None:
+    def _revise(
+        self, learner: Learner, topic_index: int, item_id: str, correct: bool, *, void: bool
+    ) -> None:
+        """Take an answer out of the abilities (``correct`` as it was), or rescore it (as it is)."""
         a, b, c, b_variance = self._item_params.get(item_id, UNKNOWN_ITEM)
         if topic_index == NO_TOPIC:
-            learner.g, learner.vg = ability.unfold_global(
+            revise_global = ability.unfold_global if void else ability.rescore_global
+            learner.g, learner.vg = revise_global(
                 learner.g, learner.vg, a, b, c, correct, b_variance
             )
             return
         t = learner.topics[topic_index]
-        learner.g, learner.vg, t.d0, t.s, t.r = ability.unfold(
-            learner.g, learner.vg, t.d0, t.s, t.r, a, b, c, correct, b_variance
-        )
-
-    def _rescore(self, learner: Learner, topic_index: int, item_id: str, correct: bool) -> None:
-        a, b, c, b_variance = self._item_params.get(item_id, UNKNOWN_ITEM)
-        if topic_index == NO_TOPIC:
-            learner.g, learner.vg = ability.rescore_global(
-                learner.g, learner.vg, a, b, c, correct, b_variance
-            )
-            return
-        t = learner.topics[topic_index]
-        learner.g, learner.vg, t.d0, t.s, t.r = ability.rescore(
+        revise = ability.unfold if void else ability.rescore
+        learner.g, learner.vg, t.d0, t.s, t.r = revise(
             learner.g, learner.vg, t.d0, t.s, t.r, a, b, c, correct, b_variance
         )
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from stream.engine.engine import Engine, Partition
+from stream.engine.engine import Engine
 from stream.engine.outputs import Indicators
 from stream.engine.params import ParamsStore
+from stream.engine.partition import Partition
 from stream.kafka.transaction import Outgoing
 from stream.settings import Settings
 from tests.engine.events import event, new_state, records
