@@ -16,6 +16,8 @@ from confluent_kafka.admin import AdminClient
 from bench.chaos.check import check_all
 from bench.chaos.expected import ExpectedAll
 from bench.chaos.trial import Trial, TrialConfig
+from schemas.codec import decode, encode
+from schemas.outputs import ThetaUpdate
 from stream.kafka.clients import client_config, new_producer
 from stream.kafka.reader import Record, read_whole
 from stream.local.stack import Stack
@@ -208,10 +210,17 @@ def test_a_lost_dead_letter_is_found(settled: Settled) -> None:
 
 
 def test_a_stale_learner_is_found_in_every_table_that_has_it(settled: Settled) -> None:
-    updates = settled.read("theta-updates")
-    newest = {u.key(): u for u in updates}
-    stale = next(u for u in updates if u.offset() != newest[u.key()].offset())
-    settled.send("theta-updates", stale, stale.value())
+    newest = settled.read("theta-updates")[-1]
+    # The learner as of an attempt less.
+    update = decode(newest.value(), ThetaUpdate)
+    update.n -= 1
+    update.theta -= 0.1
+    update.source_offset -= 1
+    update.computed_at -= 1
+    for topic in update.topics:
+        topic.n -= 1
+        topic.theta -= 0.1
+    settled.send("theta-updates", newest, encode(update))
     assert {
         "counts of learners",
         "counts of learners by topic",
