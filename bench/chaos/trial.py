@@ -251,8 +251,8 @@ class Trial:
             for what in member.exits_since(began)
             if member is not done.member or done.pid is None or "SIGKILL" not in what
         ]
-        if done.pid is not None and done.member is not None and done.pid == done.member.pid:
-            notes.append("same process goes on")
+        if kind.endswith("-pause") and done.member is not None and done.pid == done.member.pid:
+            notes.append("it rejoined")
         self._check_lookups_agree(cluster, kind, at_record)
         one = Round(
             number,

@@ -212,7 +212,7 @@ def test_a_lost_dead_letter_is_found(settled: Settled) -> None:
 def test_a_stale_learner_is_found_in_every_table_that_has_it(settled: Settled) -> None:
     newest = settled.read("theta-updates")[-1]
     # The learner as of an attempt less.
-    update = decode(newest.value(), ThetaUpdate)
+    update = decode(newest.value() or b"", ThetaUpdate)
     update.n -= 1
     update.theta -= 0.1
     update.source_offset -= 1
