@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 __all__ = [
+    "MANIFEST_KEY",
     "BatchAbility",
     "CalibratedItem",
     "CalibrationAbilities",
@@ -17,6 +18,10 @@ __all__ = [
     "ItemParamsRecord",
     "ParamsManifest",
 ]
+
+
+MANIFEST_KEY = b"\0manifest"
+"""Key of the record that ends a publication on ``item-params``; no item can have it."""
 
 
 class CalibrationRequest(msgspec.Struct, omit_defaults=False):

@@ -12,10 +12,9 @@ import asyncpg
 
 from bench.chaos.expected import ExpectedAll, Theta
 from bench.chaos.progress import positions
-from schemas.calibration import CalibrationOutcome, ParamsManifest
+from schemas.calibration import MANIFEST_KEY, CalibrationOutcome, ParamsManifest
 from schemas.codec import decode, decode_any
 from schemas.outputs import ThetaUpdate
-from stream.engine.params import MANIFEST_KEY
 from stream.kafka.reader import Record, read_whole
 from stream.settings import Settings
 from stream.sinks.theta import LIVE

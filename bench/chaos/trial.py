@@ -17,9 +17,8 @@ from bench.chaos.cluster import Cluster, HangError, wait_for
 from bench.chaos.expected import ExpectedAll, expect
 from bench.chaos.progress import Replay, RoleProgress, unfinished
 from bench.chaos.workload import Workload
-from schemas.calibration import ItemParamsRecord, ParamsManifest
+from schemas.calibration import MANIFEST_KEY, ItemParamsRecord, ParamsManifest
 from schemas.codec import encode
-from stream.engine.params import MANIFEST_KEY
 from stream.kafka.admin import create_topics
 from stream.kafka.transaction import Outgoing, TransactionalPublisher
 from stream.local.stack import Stack

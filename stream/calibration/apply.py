@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from math import isfinite
 
 from schemas.calibration import (
+    MANIFEST_KEY,
     BatchAbility,
     CalibratedItem,
     CalibrationAlert,
@@ -18,7 +19,7 @@ from schemas.codec import encode
 from stream.calibration.gates import failed_gates, is_well_determined
 from stream.calibration.link import Link, link_to_reference
 from stream.calibration.runs import Ability
-from stream.calibration.state import MANIFEST_KEY, ParamsInForce
+from stream.calibration.state import ParamsInForce
 from stream.domain.drift import AnswerSums
 from stream.errors import LinkingError
 from stream.kafka.transaction import Outgoing

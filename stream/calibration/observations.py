@@ -13,15 +13,16 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.attempt import MAX_RECORD_BYTES, SCHEMA_VERSION, AttemptEvent, to_epoch_ms
+from schemas.attempt import AttemptEvent
 from schemas.calibration import CalibrationRequest
 from stream.domain.follow import AttemptLog
 from stream.domain.window import DAY_MS, retained_days
+from stream.errors import RecordError
 from stream.kafka.reader import Record, read_whole
+from stream.records import parse
 from stream.settings import Settings
 from topics.catalogue import attempts_topic
 
@@ -31,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-
-_decode = msgspec.json.Decoder(AttemptEvent).decode
 
 _ATTEMPT, _VOID, _REGRADE = 0, 1, 2
 _OPS = {"attempt": _ATTEMPT, "void": _VOID, "regrade": _REGRADE}
@@ -123,11 +122,12 @@ class ObservationReader:
     def take(self, records: list[Record]) -> None:
         """Add records; those of a partition in offset order. What cannot count is skipped."""
         for record in records:
-            parsed = _parse(record)
-            if parsed is None:
+            try:
+                event, at = parse(record.value(), record.key(), record.timestamp()[1])
+            except RecordError:
                 self._skipped["invalid"] += 1
             else:
-                self._add(*parsed)
+                self._add(event, at)
 
     def _add(self, event: AttemptEvent, at: int) -> None:
         learner = self._learners.setdefault(event.user_id, len(self._learners))
@@ -299,30 +299,6 @@ def read_observations(
         settings.mirt_max_obs,
         seed=request.request_id,
     )
-
-
-def _parse(record: Record) -> tuple[AttemptEvent, int] | None:
-    """Return a record's attempt and event time if it can count (rules 1 and 2)."""
-    value, key = record.value(), record.key()
-    # PostgreSQL's text cannot hold U+0000, so no attempt may.
-    if value is None or len(value) > MAX_RECORD_BYTES or b"\\u0000" in value:
-        return None
-    try:
-        event = _decode(value)
-        at = to_epoch_ms(event.completed_at)
-        if event.started_at is not None:
-            to_epoch_ms(event.started_at)
-        same_key = key == event.user_id.encode()
-    except (ValueError, msgspec.DecodeError):
-        return None
-    if (
-        not same_key
-        or event.schema_version != SCHEMA_VERSION
-        or (event.op == "attempt") != (event.supersedes is None)
-        or at > record.timestamp()[1] + DAY_MS
-    ):
-        return None
-    return event, at
 
 
 def _key(learner: int, attempt_id: str) -> int:

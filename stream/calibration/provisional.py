@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from statistics import fmean, pstdev
 
-from schemas.calibration import ItemParamsRecord, ParamsManifest
+from schemas.calibration import MANIFEST_KEY, ItemParamsRecord, ParamsManifest
 from schemas.codec import encode
-from stream.calibration.state import MANIFEST_KEY, ItemTotals, ParamsInForce
+from stream.calibration.state import ItemTotals, ParamsInForce
 from stream.domain.ability import provisional_difficulty
 from stream.kafka.transaction import Outgoing
 from topics.catalogue import item_params_topic

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from schemas.calibration import (
+    MANIFEST_KEY,
     CalibrationRequest,
     ItemParamsRecord,
     ParamsManifest,
@@ -26,12 +27,9 @@ from stream.calibration.runs import Runs
 from stream.domain.drift import AnswerSums, ItemDrift
 from stream.domain.window import DAY_MS
 
-__all__ = ["MANIFEST_KEY", "CalibratorState", "ItemTotals", "ParamsInForce"]
+__all__ = ["CalibratorState", "ItemTotals", "ParamsInForce"]
 
 logger = logging.getLogger(__name__)
-
-MANIFEST_KEY = b"\0manifest"
-"""Key of the record that ends a publication on ``item-params``."""
 
 NO_VERSION = "none"
 """Base version before the first calibration."""

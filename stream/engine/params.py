@@ -6,14 +6,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from schemas.calibration import ItemParamsRecord, ParamsManifest
+from schemas.calibration import MANIFEST_KEY, ItemParamsRecord, ParamsManifest
 from schemas.codec import decode
 from stream.domain.practice import NO_WEIGHTS, weights_from
 
-__all__ = ["MANIFEST_KEY", "UNKNOWN_ITEM", "ItemInForce", "ParamsStore"]
-
-MANIFEST_KEY = b"\0manifest"
-"""Key of the record that ends a publication on ``item-params``."""
+__all__ = ["UNKNOWN_ITEM", "ItemInForce", "ParamsStore"]
 
 
 class ItemInForce(NamedTuple):

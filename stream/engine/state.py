@@ -32,8 +32,8 @@ from stream.engine.day import (
 )
 from stream.engine.learner import Learner, Topic
 from stream.engine.params import UNKNOWN_ITEM, ItemInForce, ParamsStore
-from stream.engine.records import parse
 from stream.errors import RecordError
+from stream.records import parse
 
 __all__ = ["DeadLetter", "Item", "KafkaRecord", "PartitionState", "Position", "TopicTotals"]
 

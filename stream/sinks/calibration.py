@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from schemas.calibration import (
+    MANIFEST_KEY,
     BatchAbility,
     CalibrationAlert,
     CalibrationOutcome,
@@ -29,7 +30,6 @@ from stream.sinks.theta import mirt_ability
 from stream.sinks.upsert import Batch, Column, Table
 
 __all__ = [
-    "MANIFEST_KEY",
     "batch_ability_reader",
     "decided_run",
     "drift_alerts",
@@ -40,9 +40,6 @@ __all__ = [
     "question",
     "read_calibration_result",
 ]
-
-MANIFEST_KEY = b"\0manifest"
-"""Key on ``item-params`` of the record that ends a version."""
 
 _SOURCE = (
     Column("source_partition", "int"),

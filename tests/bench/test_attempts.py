@@ -6,7 +6,7 @@ import pytest
 
 from bench.attempts import Population, draw
 from bench.peers.shared.small_job import PRIOR, Row, updated
-from stream.engine.records import parse
+from stream.records import parse
 
 SMALL = Population(attempts=3_000, learners=200, days=14)
 

@@ -9,10 +9,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from schemas.calibration import ParamsManifest
+from schemas.calibration import MANIFEST_KEY, ParamsManifest
 from schemas.codec import decode, decode_any, encode
 from schemas.outputs import ItemPartial
-from stream.calibration.state import MANIFEST_KEY
 from stream.kafka.clients import new_producer
 from stream.kafka.reader import Record, read_whole
 from stream.settings import Settings

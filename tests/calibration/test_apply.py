@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from schemas.calibration import (
+    MANIFEST_KEY,
     BatchAbility,
     CalibratedItem,
     CalibrationAlert,
@@ -19,7 +20,7 @@ from schemas.calibration import (
 )
 from schemas.codec import decode, encode
 from stream.calibration.apply import decide, refuse
-from stream.calibration.state import MANIFEST_KEY, ParamsInForce
+from stream.calibration.state import ParamsInForce
 from stream.kafka.transaction import Outgoing
 from stream.settings import Settings
 

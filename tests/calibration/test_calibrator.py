@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from schemas.calibration import (
+    MANIFEST_KEY,
     BatchAbility,
     CalibratedItem,
     CalibrationRequest,
@@ -23,7 +24,6 @@ from stream.calibration.ask import ask
 from stream.calibration.calibrator import Calibrator
 from stream.calibration.observations import Observations
 from stream.calibration.run import Fit, Fitter
-from stream.calibration.state import MANIFEST_KEY
 from stream.domain.irt import ItemParams
 from stream.errors import CalibrationError, CalibrationUnavailableError
 from stream.kafka.admin import create_topics

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from schemas.calibration import CalibrationAlert, ItemParamsRecord, ParamsManifest
+from schemas.calibration import MANIFEST_KEY, CalibrationAlert, ItemParamsRecord, ParamsManifest
 from schemas.codec import decode, encode
 from schemas.outputs import ItemPartial
 from stream.calibration.drift import alerts, drifted_items, fresh_drift
-from stream.calibration.state import MANIFEST_KEY, CalibratorState
+from stream.calibration.state import CalibratorState
 from stream.calibration.trigger import decide
 from stream.kafka.admin import create_topics
 from stream.kafka.clients import new_producer

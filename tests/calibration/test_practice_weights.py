@@ -8,13 +8,13 @@ import numpy as np
 import orjson
 import pytest
 
-from schemas.calibration import CalibratedItem, ItemParamsRecord, ParamsManifest
+from schemas.calibration import MANIFEST_KEY, CalibratedItem, ItemParamsRecord, ParamsManifest
 from schemas.codec import encode
 from stream.calibration.observations import ObservationReader, Observations
 from stream.calibration.practice_weights import practice_weights
 from stream.domain.follow import LearnerState
 from stream.domain.practice import Weights
-from stream.engine.params import MANIFEST_KEY, ParamsStore
+from stream.engine.params import ParamsStore
 from stream.engine.state import PartitionState
 from tests.engine.events import FakeRecord, event
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.calibration import ItemParamsRecord, ParamsManifest
+from schemas.calibration import MANIFEST_KEY, ItemParamsRecord, ParamsManifest
 from schemas.codec import decode, encode
 from schemas.outputs import ItemPartial
 from stream.calibration.provisional import due_difficulties, publication
-from stream.calibration.state import MANIFEST_KEY, ItemTotals, ParamsInForce
+from stream.calibration.state import ItemTotals, ParamsInForce
 from stream.domain.ability import provisional_difficulty
 from stream.kafka.transaction import Outgoing
 

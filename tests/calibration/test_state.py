@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from schemas.calibration import (
+    MANIFEST_KEY,
     CalibrationAbilities,
     CalibrationOutcome,
     CalibrationRequest,
@@ -15,7 +16,7 @@ from schemas.calibration import (
 from schemas.codec import encode
 from schemas.outputs import ItemPartial
 from stream.calibration.runs import Runs
-from stream.calibration.state import MANIFEST_KEY, ItemTotals, ParamsInForce
+from stream.calibration.state import ItemTotals, ParamsInForce
 
 
 def _request(request_id: str = "q", reason: str = "responses") -> CalibrationRequest:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from schemas.calibration import (
+    MANIFEST_KEY,
     CalibrationOutcome,
     CalibrationRequest,
     CalibrationResult,
@@ -15,7 +16,7 @@ from schemas.calibration import (
 )
 from schemas.codec import encode
 from schemas.outputs import ItemPartial
-from stream.calibration.state import MANIFEST_KEY, CalibratorState
+from stream.calibration.state import CalibratorState
 from stream.calibration.trigger import Reason, decide, lease_ms, new_request, parse_schedule
 from stream.errors import SettingsError
 from stream.settings import Settings

@@ -11,9 +11,9 @@ import pytest
 from bench.chaos.faults import FAULTS, schedule
 from bench.chaos.trial import Trial, TrialConfig
 from bench.chaos.workload import Workload
-from stream.engine.records import parse
 from stream.errors import RecordError
 from stream.local.stack import Stack
+from stream.records import parse
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -4,8 +4,8 @@ import orjson
 import pytest
 
 from stream.domain.window import DAY_MS
-from stream.engine.records import parse
 from stream.errors import RecordError
+from stream.records import parse
 from tests.engine.events import INGEST_MS, event
 
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.calibration import BatchAbility, ItemParamsRecord, ParamsManifest
+from schemas.calibration import MANIFEST_KEY, BatchAbility, ItemParamsRecord, ParamsManifest
 from schemas.codec import decode, encode
 from schemas.outputs import ThetaUpdate
 from stream.domain.window import DAY_MS
 from stream.engine.learner import Learner
-from stream.engine.params import MANIFEST_KEY, ParamsStore
+from stream.engine.params import ParamsStore
 from stream.engine.state import PartitionState
 from tests.engine.events import (
     INGEST_MS,

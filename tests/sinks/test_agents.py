@@ -16,7 +16,13 @@ from typing import Any
 
 import pytest
 
-from schemas.calibration import BatchAbility, CalibrationResult, ItemParamsRecord, ParamsManifest
+from schemas.calibration import (
+    MANIFEST_KEY,
+    BatchAbility,
+    CalibrationResult,
+    ItemParamsRecord,
+    ParamsManifest,
+)
 from schemas.codec import encode
 from schemas.outputs import ItemPartial, TopicPartial
 from stream.app import new_app
@@ -24,7 +30,6 @@ from stream.kafka.admin import create_topics
 from stream.kafka.clients import new_producer
 from stream.settings import Settings
 from stream.sinks import register
-from stream.sinks.calibration import MANIFEST_KEY
 
 from .conftest import feature_row, features, kpis, theta
 

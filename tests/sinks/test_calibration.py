@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from schemas.calibration import (
+    MANIFEST_KEY,
     BatchAbility,
     CalibratedItem,
     CalibrationAbilities,
@@ -21,7 +22,6 @@ from schemas.calibration import (
 )
 from stream.settings import Settings
 from stream.sinks.calibration import (
-    MANIFEST_KEY,
     batch_ability_reader,
     item_params_reader,
     read_calibration_result,
