@@ -129,7 +129,8 @@ class LocalKafka(LocalService):
 
     def _format(self) -> None:
         shutil.rmtree(self.data, ignore_errors=True)
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # The "A" in front: an identifier that began with "-" would be taken for another option.
+        cluster = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         done = subprocess.run(  # noqa: S603 - the command is ours
             [
                 *self._java("-XX:TieredStopAtLevel=1"),
