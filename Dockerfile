@@ -14,9 +14,12 @@ COPY pyproject.toml README.md /src/
 COPY schemas /src/schemas
 COPY topics /src/topics
 COPY stream /src/stream
-# The root filesystem is read-only later, so that byte code has to be made now.
+# The root filesystem is read-only later, so that byte code has to be made now, and the engine's
+# inner loops compiled: for any CPU, since nobody knows where the image will run.
+ENV NUMBA_CACHE_DIR=/opt/thetastream/compiled NUMBA_CPU_NAME=generic
 RUN python -m pip install --no-deps --no-build-isolation /src \
-    && python -m compileall -q /opt/thetastream/lib
+    && python -m compileall -q /opt/thetastream/lib \
+    && python -m stream.engine.warm_up
 
 FROM python:3.13-slim-trixie
 
@@ -28,6 +31,9 @@ RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin 
 WORKDIR /var/lib/thetastream
 ENV PATH=/opt/thetastream/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    NUMBA_CACHE_DIR=/opt/thetastream/compiled \
+    NUMBA_CPU_NAME=generic \
+    TMPDIR=/var/lib/thetastream \
     PYTHONDONTWRITEBYTECODE=1 \
     THETASTREAM_STATE_DIR=/var/lib/thetastream \
     THETASTREAM_WEB_HOST=0.0.0.0 \

@@ -1,9 +1,8 @@
 """Memory a learner: ``python -m bench.memory ATTEMPTS_A_DAY`` measures one case.
 
-In a process of its own, which folds like an engine (day after day, flushes in between, every
-learner packed after its flush) and compares its resident memory before and after. So everything
-counts: rows, keys, the dictionary, and what the allocator could not give back. Beside it stands
-the size of the packed rows alone, by :func:`sys.getsizeof`.
+In a process of its own, which folds like an engine (day after day, flushes in between) and
+compares its resident memory before and after. So everything counts: blocks, keys, the dictionary,
+and what the allocator could not give back. Beside it stands the heap in use alone.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ import numpy as np
 import psutil
 
 from bench.attempts import FIRST_DAY_MS
-from stream.engine.flush import Flush
-from stream.engine.outputs import Indicators
+from stream.engine.flush import Flush, Indicators
+from stream.engine.kernel.layout import HEAP_END
 from stream.engine.params import ParamsStore
 from stream.engine.state import PartitionState
+from stream.engine.warm_up import warm_up
 
 __all__ = ["measure_memory", "slope"]
 
@@ -30,8 +30,7 @@ TOPICS = 5
 CASES = (1, 5, 10)
 """Attempts a day; the second is what the promise is about."""
 
-_LEARNERS_A_FLUSH = 200
-"""Few: learners are large while they are decoded, and the allocator keeps that memory."""
+_LEARNERS_A_FLUSH = 1000
 
 _DAY_MS = 86_400_000
 
@@ -82,6 +81,7 @@ def slope(sizes: dict[int, float], days: int) -> float:
 
 def _bytes_a_learner(attempts_a_day: int) -> tuple[float, float]:
     state = PartitionState(0, 7, ParamsStore())
+    warm_up()
     process = psutil.Process()
     gc.collect()
     before = process.memory_info().rss
@@ -93,13 +93,13 @@ def _bytes_a_learner(attempts_a_day: int) -> tuple[float, float]:
             for number in range(attempts_a_day):
                 at = start + 36_000_000 + number * 20_000
                 # Four in five attempts in the day's topic, the fifth in the next one.
-                state.fold(_record(user, offset, day + (number % 5 == 4), at))
+                state.fold([_record(user, offset, day + (number % 5 == 4), at)])
                 offset += 1
             if learner % _LEARNERS_A_FLUSH == _LEARNERS_A_FLUSH - 1:
                 _flush(state)
     gc.collect()
     resident = process.memory_info().rss - before
-    packed = sum(sys.getsizeof(user) + sys.getsizeof(row) for user, row in state.rows.items())
+    packed = 8 * int(state.store.arrays.control[HEAP_END])
     return resident / LEARNERS, packed / LEARNERS
 
 
@@ -116,7 +116,6 @@ def _flush(state: PartitionState) -> None:
     flush = Flush(state, Indicators(), 0, 0, published_watermark=state.position.stream_week)
     for _ in flush.build():
         pass
-    state.cool_down(0)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 from faust.types import TP, EventT
@@ -20,13 +20,13 @@ from mode import Service
 from schemas.codec import decode
 from schemas.outputs import Watermark
 from stream.app import ThetaApp
-from stream.engine.flush import Flush
+from stream.engine.flush import Flush, Indicators
 from stream.engine.learner import Learner
-from stream.engine.outputs import Indicators
 from stream.engine.params import ParamsStore
 from stream.engine.partition import Partition, offsets_of
 from stream.engine.rows import StateLoader
 from stream.engine.state import KafkaRecord, PartitionState
+from stream.engine.warm_up import warm_up
 from stream.errors import FencedError
 from stream.kafka.admin import ensure_topics
 from stream.kafka.reader import Record, TailReader, read_whole
@@ -43,6 +43,9 @@ from topics.catalogue import (
 __all__ = ["Engine", "register"]
 
 logger = logging.getLogger(__name__)
+
+_SLICE_RECORDS = 256
+"""Records folded before others on the event loop (lookups, heartbeats) get their turn: 1 ms."""
 
 _SLICE_S = 0.002
 """Seconds of work after which others on the event loop (lookups, heartbeats) get their turn."""
@@ -86,6 +89,8 @@ class Engine(Service):
 
     async def on_start(self) -> None:
         """Make missing topics and begin to follow item parameters and watermarks."""
+        # Before this process joins the group: compiling, once a machine, takes a minute.
+        await asyncio.to_thread(warm_up)
         await ensure_topics(self.settings)
         self._reader.start()
 
@@ -235,36 +240,27 @@ class Engine(Service):
 
     async def _fold_batch(self, partition: Partition, event: EventT[Any], source: str) -> None:
         state = partition.state
-        fold: Callable[[KafkaRecord], None] = (
-            state.fold_ability if source == "abilities" else state.fold
-        )
+        fold = state.fold_abilities if source == "abilities" else state.fold
         records = cast("list[KafkaRecord]", event.value)
-        count = len(records)
-        position = 0
         limit = self.settings.flush_rows
         partition.unacknowledged[source].append(event)
-        while position < count:
+        for start in range(0, len(records), _SLICE_RECORDS):
             async with partition.lock:
                 if partition.revoked:
                     return
-                until = time.perf_counter() + _SLICE_S
                 partition.torn = True
-                while position < count:
-                    fold(records[position])
-                    position += 1
-                    if not position % 16 and time.perf_counter() >= until:
-                        break
+                fold(records[start : start + _SLICE_RECORDS])
                 partition.torn = False
             if partition.changed_since is None and state.has_changes:
                 partition.changed_since = time.monotonic()
-            if len(state.changed) >= limit:
+            if state.n_changed >= limit:
                 partition.wake.set()
-                while len(state.changed) >= _BACKLOG_FACTOR * limit and not partition.revoked:
+                while state.n_changed >= _BACKLOG_FACTOR * limit and not partition.revoked:
                     # The broker takes flushes more slowly than attempts come: wait for it.
                     partition.flushed.clear()
                     await partition.flushed.wait()
             await asyncio.sleep(0)
-        metrics.records.labels(source).inc(count)
+        metrics.records.labels(source).inc(len(records))
 
     # -- flushing ----------------------------------------------------------------------------
 
@@ -320,10 +316,9 @@ class Engine(Service):
             partition.watermark = watermark
             partition.committed = covered
             partition.acknowledge()
-            state.cool_down(self.settings.hot_learners // max(1, len(self.partitions)))
             partition.flushed.set()
             metrics.flush_seconds.observe(time.perf_counter() - started)
-            metrics.flush_records.inc(len(flush.messages))
+            metrics.flush_records.inc(flush.n_messages)
             for outcome, count in flush.outcomes.items():
                 metrics.outcomes.labels(outcome).inc(count)
             metrics.params_sequence.set(self.params.sequence)

@@ -8,32 +8,20 @@ misses nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from math import sqrt
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from zlib import crc32
 
+import numpy as np
+
 from schemas.codec import encode
-from schemas.outputs import (
-    FeatureUpdate,
-    ItemPartial,
-    KpiRow,
-    KpiUpdate,
-    ThetaUpdate,
-    TopicPartial,
-    Watermark,
-)
-from stream.domain.window import KPI_WEEKS_AFTER_LAST, day_of, week_of
-from stream.engine.learner import Learner, latest_ms_of
-from stream.engine.outputs import (
-    Indicators,
-    changed_feature_rows,
-    changed_weeks,
-    kpi_row,
-    topic_thetas,
-)
-from stream.engine.rows import POSITION_KEY, day_key, item_key, learner_key, topic_key
+from schemas.outputs import ItemPartial, TopicPartial, Watermark
+from stream.engine.kernel import outputs as kernel
+from stream.engine.kernel.layout import N_CHANGED
+from stream.engine.learner import STATE_VERSION
+from stream.engine.rows import POSITION_KEY, item_key, topic_key
 from stream.engine.state import PartitionState
-from stream.kafka.transaction import Outgoing
+from stream.kafka.transaction import Outgoing, PackedMessages
 from topics.catalogue import (
     TopicSpec,
     dead_letters_topic,
@@ -46,7 +34,26 @@ from topics.catalogue import (
     watermarks_topic,
 )
 
-__all__ = ["Flush"]
+__all__ = ["Flush", "Indicators"]
+
+_TOPICS = {
+    kernel.STATE: engine_state_topic.name,
+    kernel.THETA: theta_updates_topic.name,
+    kernel.FEATURES: feature_updates_topic.name,
+    kernel.KPIS: kpi_updates_topic.name,
+}
+_SLICE_BYTES = 1 << 20
+_SLICE_MESSAGES = 4096
+"""What compiled code writes in one call: about a millisecond's work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Indicators:
+    """The settings that the indicators depend on."""
+
+    use_theta: bool = True
+    include_theta: bool = True
+    target: float = 0.0
 
 
 class Flush:
@@ -80,163 +87,160 @@ class Flush:
         *,
         published_watermark: int,
     ) -> None:
-        self.messages: list[Outgoing] = []
+        self.messages: list[Outgoing | PackedMessages] = []
         self.outcomes: Counter[str] = Counter()
         self._state = state
         self._indicators = indicators
         self._stream_week = max(stream_week, state.position.stream_week)
-        self._computed_at = computed_at_ms
         self._published_watermark = published_watermark
         self._partition = state.partition
+        self._context = np.array(
+            [
+                state.partition,
+                state.position.attempts,
+                computed_at_ms,
+                self._stream_week,
+                indicators.use_theta,
+                indicators.include_theta,
+            ],
+            np.int64,
+        )
+        self._version = np.frombuffer(state.position.params_version.encode(), np.uint8)
+        self._scratch = np.empty(1 << 14, np.int64)
+        self._out = np.empty(_SLICE_BYTES, np.uint8)
+        self._meta = np.empty((_SLICE_MESSAGES, kernel.META_COLUMNS), np.int64)
+
+    @property
+    def n_messages(self) -> int:
+        """How many records it publishes."""
+        return sum(
+            len(message.places) if isinstance(message, PackedMessages) else 1
+            for message in self.messages
+        )
 
     def build(self) -> Iterator[None]:
         """Fill ``messages``; yields often, so that the caller can let others run.
 
         Nothing may be folded into the state meanwhile.
         """
-        state = self._state
-        for learner in state.changed.values():
-            self._learner(learner, changed_weeks(learner, self._stream_week))
-            yield
-        yield from self._sweep()
-        state.changed = {}
+        state, store = self._state, self._state.store
+        # Before the changed learners lose their mark.
+        if self._stream_week > state.position.weeks_published:
+            yield from self._in_parts(self._write_idle_weeks, len(store.user_ids))
+            state.position.weeks_published = self._stream_week
+        yield from self._in_parts(self._write_changed, store.n_changed)
+        store.arrays.control[N_CHANGED] = 0
         self._totals()
         yield
-        for dead in state.dead_letters:
-            headers: list[tuple[str, str | bytes | None]] = [
-                ("reason", dead.reason),
-                ("detail", dead.detail[:1000].encode("utf-8", "replace")),
-                ("source_partition", str(self._partition)),
-                ("source_offset", str(dead.record.offset)),
-                ("source_timestamp", str(dead.record.timestamp)),
-            ]
-            record = dead.record
-            self._send(dead_letters_topic.name, record.key, record.value, headers)
-        state.dead_letters = []
+        self._dead_letters()
         if state.has_newer_params:
             # After the rows, which tell the version they were made with.
             state.take_params()
         self._position()
 
-    def _send(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        headers: list[tuple[str, str | bytes | None]] | None = None,
-    ) -> None:
-        """Add a record to the partition with the state's own number."""
-        self.messages.append(Outgoing(topic, key, value, self._partition, headers))
-
-    def _learner(self, learner: Learner, weeks: list[int]) -> None:
-        """Add a changed learner: rows, abilities, daily and weekly rows; mark it as flushed."""
-        position = self._state.position
-        user_id = learner.user_id
-        key = user_id.encode("utf-8", "surrogatepass")
-        daily = changed_feature_rows(learner, self._indicators)
-        weekly = [kpi_row(learner, week, self._indicators) for week in weeks]
-        for number in sorted(learner.changed_days):
-            day = learner.days[number]
-            self._send(engine_state_topic.name, day_key(user_id, number), day.pack())
-        for number in self._state.expired_days(learner):
-            del learner.days[number]
-            self._send(engine_state_topic.name, day_key(user_id, number), None)
-        self._send(engine_state_topic.name, learner_key(user_id), learner.pack_head())
-        theta = ThetaUpdate(
-            user_id=user_id,
-            theta=learner.g,
-            se=sqrt(learner.vg),
-            n=learner.attempts,
-            correct=learner.correct,
-            last_attempt_at=learner.latest_ms,
-            params_version=position.params_version,
-            topics=topic_thetas(learner),
-            source_partition=self._partition,
-            source_offset=position.attempts,
-            computed_at=self._computed_at,
-        )
-        self._send(theta_updates_topic.name, key, encode(theta))
-        if daily:
-            features = FeatureUpdate(
-                user_id,
-                daily,
-                position.params_version,
-                self._partition,
-                position.attempts,
-                self._computed_at,
-            )
-            self._send(feature_updates_topic.name, key, encode(features))
-        self._weekly(user_id, weekly)
-        learner.changed_days.clear()
-        learner.published_latest_ms = learner.latest_ms
-
-    def _weekly(self, user_id: str, rows: list[KpiRow]) -> None:
-        if not rows:
-            return
-        position = self._state.position
-        update = KpiUpdate(
-            user_id,
-            rows,
-            position.params_version,
-            self._partition,
-            position.attempts,
-            self._computed_at,
-        )
-        key = user_id.encode("utf-8", "surrogatepass")
-        self._send(kpi_updates_topic.name, key, encode(update))
-
-    def _sweep(self) -> Iterator[None]:
-        """Add the rows of weeks that have begun since the last flush, for idle learners too."""
-        state, position = self._state, self._state.position
-        if self._stream_week <= position.weeks_published:
-            return
-        for user_id in [*state.rows, *state.hot]:
-            learner = state.hot.get(user_id)
-            latest_ms = learner.latest_ms if learner else latest_ms_of(state.rows[user_id])
-            latest = week_of(day_of(latest_ms))
-            end = min(latest + 7 * KPI_WEEKS_AFTER_LAST, self._stream_week)
-            weeks = range(max(position.weeks_published, latest) + 7, end + 1, 7)
-            if weeks and user_id not in state.changed:
-                learner = state.learner(user_id)
-                assert learner is not None
-                self._weekly(user_id, [kpi_row(learner, week, self._indicators) for week in weeks])
+    def _in_parts(
+        self, write: Callable[[int, int], tuple[int, int, int]], end: int
+    ) -> Iterator[None]:
+        """Write from 0 to ``end``, as much at a time as the buffers hold."""
+        at = 0
+        while at < end:
+            at, count, size = write(at, end)
+            if count:
+                self.messages.append(
+                    PackedMessages(
+                        _TOPICS,
+                        self._partition,
+                        self._out[:size].tobytes(),
+                        self._meta[:count].copy(),
+                    )
+                )
+            elif at < end:
+                self._make_room(size)
             yield
-        position.weeks_published = self._stream_week
+
+    def _make_room(self, size: int) -> None:
+        """Replace the buffer that is too small for one learner; see ``write_changed``."""
+        if size < 0:
+            self._scratch = np.empty(-2 * size, np.int64)
+        elif size > len(self._out):
+            self._out = np.empty(2 * size, np.uint8)
+        else:
+            shape = (2 * len(self._meta), kernel.META_COLUMNS)
+            self._meta = np.empty(shape, np.int64)
+
+    def _write_changed(self, start: int, end: int) -> tuple[int, int, int]:
+        store = self._state.store
+        return kernel.write_changed(
+            store.arrays,
+            start,
+            end,
+            STATE_VERSION,
+            store.longest_topic,
+            self._context,
+            self._indicators.target,
+            self._version,
+            self._scratch,
+            self._out,
+            self._meta,
+        )
+
+    def _write_idle_weeks(self, start: int, end: int) -> tuple[int, int, int]:
+        return kernel.write_idle_weeks(
+            self._state.store.arrays,
+            start,
+            end,
+            self._state.position.weeks_published,
+            self._context,
+            self._indicators.target,
+            self._version,
+            self._scratch,
+            self._out,
+            self._meta,
+        )
+
+    def _send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        """Add a record to the partition with the state's own number."""
+        self.messages.append(Outgoing(topic, key, value, self._partition))
+
+    def _dead_letters(self) -> None:
+        """Add the records that cannot be counted, as they came."""
+        for dead in self._state.dead_letters:
+            record = dead.record
+            headers: list[tuple[str, str | bytes | None]] = [
+                ("reason", dead.reason),
+                ("detail", dead.detail[:1000].encode("utf-8", "replace")),
+                ("source_partition", str(self._partition)),
+                ("source_offset", str(record.offset)),
+                ("source_timestamp", str(record.timestamp)),
+            ]
+            self.messages.append(
+                Outgoing(
+                    dead_letters_topic.name, record.key, record.value, self._partition, headers
+                )
+            )
+        self._state.dead_letters = []
 
     def _totals(self) -> None:
         """Add the changed totals, for the state and for whoever sums them over partitions."""
-        state, offset = self._state, self._state.position.attempts
-        for topic_id in state.changed_topics:
-            topic = state.topics[topic_id]
+        store, offset = self._state.store, self._state.position.attempts
+        arrays = store.arrays
+        for number in arrays.topic_changed.nonzero()[0].tolist():
+            name = store.topic_ids[number]
+            attempts, correct, learners = arrays.topic_counts[number].tolist()
+            value = encode(TopicPartial(name, self._partition, attempts, correct, learners, offset))
+            self._send(engine_state_topic.name, topic_key(name), value)
+            self._partial(topic_partials_topic, name, value)
+        for number in arrays.item_changed.nonzero()[0].tolist():
+            name = store.item_ids[number]
+            attempts, correct = arrays.item_counts[number].tolist()
+            expected, variance = arrays.item_sums[number].tolist()
             value = encode(
-                TopicPartial(
-                    topic_id,
-                    self._partition,
-                    topic.attempts,
-                    topic.correct,
-                    topic.learners,
-                    offset,
-                )
+                ItemPartial(name, self._partition, attempts, correct, expected, variance, offset)
             )
-            self._send(engine_state_topic.name, topic_key(topic_id), value)
-            self._partial(topic_partials_topic, topic_id, value)
-        for item_id in state.changed_items:
-            item = state.items[item_id]
-            value = encode(
-                ItemPartial(
-                    item_id,
-                    self._partition,
-                    item.attempts,
-                    item.correct,
-                    item.expected,
-                    item.variance,
-                    offset,
-                )
-            )
-            self._send(engine_state_topic.name, item_key(item_id), value)
-            self._partial(item_partials_topic, item_id, value)
-        state.changed_topics = set()
-        state.changed_items = set()
+            self._send(engine_state_topic.name, item_key(name), value)
+            self._partial(item_partials_topic, name, value)
+        arrays.topic_changed[:] = 0
+        arrays.item_changed[:] = 0
 
     def _partial(self, topic: TopicSpec, name: str, value: bytes) -> None:
         """Send all partitions' rows of one id to the same place, where they can be added up."""

@@ -9,15 +9,13 @@ from stream.domain.memory import ENTRY_BYTES, ItemMemory
 from stream.engine.day import Day
 from stream.errors import StateVersionError
 
-__all__ = ["STATE_VERSION", "Learner", "Topic", "join_packed", "latest_ms_of"]
+__all__ = ["STATE_VERSION", "Learner", "Topic"]
 
 STATE_VERSION = 1
 """First byte of every head row. An on-disk format: a change needs a migration and an ADR."""
 
 _HEAD = struct.Struct("<BQHIIIddddHH")
 _TOPIC = struct.Struct("<dddIIIQH")
-_LENGTH = struct.Struct("<I")
-_LATEST = struct.Struct("<Q")
 
 
 class Topic:
@@ -69,16 +67,10 @@ class Learner:
         :mod:`stream.domain.practice` and :mod:`stream.domain.memory`.
     days
         Day number -> :class:`Day`, the stored days.
-    changed_days
-        Days with a change since the last flush; None in place of an empty set.
-    published_latest_ms
-        ``latest_ms`` at the last flush.
     """
 
     __slots__ = (
-        "_known",
         "attempts",
-        "changed_days",
         "correct",
         "days",
         "first_day",
@@ -87,9 +79,7 @@ class Learner:
         "g",
         "latest_ms",
         "memory",
-        "published_latest_ms",
         "shift",
-        "topic_index",
         "topics",
         "user_id",
         "vg",
@@ -107,37 +97,7 @@ class Learner:
         self.form = 0.0
         self.memory = ItemMemory()
         self.topics: list[Topic] = []
-        self.topic_index: dict[str, int] = {}
         self.days: dict[int, Day] = {}
-        self.changed_days: set[int] = set()
-        self.published_latest_ms = 0
-        self._known: set[bytes] | None = None
-
-    def known_attempts(self) -> set[bytes]:
-        """Return the hashes of all stored attempts, voids and regrades; add new ones to it."""
-        if self._known is None:
-            self._known = {one for day in self.days.values() for one in day.hashes()}
-        return self._known
-
-    def topic(self, topic_id: str) -> int:
-        """Return the index of a topic, adding it when new."""
-        index = self.topic_index.get(topic_id)
-        if index is None:
-            index = self.topic_index[topic_id] = len(self.topics)
-            self.topics.append(Topic(topic_id))
-        return index
-
-    def rebase(self, shift: float) -> None:
-        """Move every ability, past snapshots included, by ``shift`` logits."""
-        self.g += shift
-        self.shift += shift
-        for topic in self.topics:
-            topic.d0 = ability.rebase_topic(topic.d0, topic.s, shift)
-
-    def snapshot_at(self, day: int) -> float | None:
-        """Return the global ability at the end of the last stored day at or before ``day``."""
-        past = [number for number in self.days if number <= day]
-        return self.days[max(past)].theta + self.shift if past else None
 
     def pack_head(self) -> bytes:
         """Return all but the days as bytes."""
@@ -205,9 +165,8 @@ class Learner:
             n_topics,
             n_remembered,
         ) = _HEAD.unpack_from(data)
-        learner.published_latest_ms = learner.latest_ms
         at = _HEAD.size
-        for index in range(n_topics):
+        for _ in range(n_topics):
             d0, s, r, folded, attempts, correct, latest_ms, length = _TOPIC.unpack_from(data, at)
             at += _TOPIC.size
             topic = Topic.__new__(Topic)
@@ -217,34 +176,26 @@ class Learner:
             topic.latest_ms = latest_ms
             at += length
             learner.topics.append(topic)
-            learner.topic_index[topic.topic_id] = index
         learner.memory = ItemMemory.unpack(data[at : at + n_remembered * ENTRY_BYTES])
         return learner
 
-    def pack(self) -> bytes:
-        """Return the whole learner as bytes, as rows are kept in memory."""
-        days = [self.days[number].pack() for number in sorted(self.days)]
-        return join_packed(self.pack_head(), days)
+    def rows(self) -> tuple[bytes, bytes]:
+        """Return the head row and the joined day rows, ascending."""
+        days = b"".join(self.days[number].pack() for number in sorted(self.days))
+        return self.pack_head(), days
 
     @classmethod
-    def unpack(cls, user_id: str, data: bytes) -> Learner:
-        """Read what :meth:`pack` wrote."""
-        (head_size,) = _LENGTH.unpack_from(data)
-        at = _LENGTH.size + head_size
-        learner = cls.unpack_head(user_id, data[_LENGTH.size : at])
-        end = len(data)
-        while at < end:
-            day, at = Day.unpack(data, at)
+    def from_rows(cls, user_id: str, head: bytes, days: bytes) -> Learner:
+        """Read what :meth:`rows` wrote.
+
+        Raises
+        ------
+        StateVersionError
+            The rows were written by a version that this one cannot read.
+        """
+        learner = cls.unpack_head(user_id, head)
+        at = 0
+        while at < len(days):
+            day, at = Day.unpack(days, at)
             learner.days[day.day] = day
         return learner
-
-
-def join_packed(head: bytes, days: list[bytes]) -> bytes:
-    """Join a head row and day rows (ascending) into what :meth:`Learner.unpack` reads."""
-    return b"".join((_LENGTH.pack(len(head)), head, *days))
-
-
-def latest_ms_of(packed: bytes) -> int:
-    """Return the latest event time of a packed learner without decoding it."""
-    latest: int = _LATEST.unpack_from(packed, _LENGTH.size + 1)[0]
-    return latest

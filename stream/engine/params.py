@@ -8,9 +8,10 @@ import msgspec
 
 from schemas.calibration import MANIFEST_KEY, ItemParamsRecord, ParamsManifest
 from schemas.codec import decode
+from stream.domain.ability import DEFAULT_FILTER, filter_from
 from stream.domain.practice import NO_WEIGHTS, weights_from
 
-__all__ = ["UNKNOWN_ITEM", "ItemInForce", "ParamsStore"]
+__all__ = ["ItemInForce", "ParamsStore"]
 
 
 class ItemInForce(NamedTuple):
@@ -22,14 +23,6 @@ class ItemInForce(NamedTuple):
     b_variance: float
 
 
-UNKNOWN_ITEM = ItemInForce(1.0, 0.0, 0.0, 1.0)
-"""An item of which nothing is known yet: an average one, with a standard deviation of 1 logit.
-
-Its answers move theta little, since the uncertainty enters the fold; a provisional difficulty
-follows within seconds of its first answers.
-"""
-
-
 class ParamsStore:
     """Collects records of ``item-params`` and offers whole versions only.
 
@@ -39,8 +32,8 @@ class ParamsStore:
         item_id -> parameters of the newest whole version. Replaced, never changed in place.
     version, sequence
         Its name and number; "none" and 0 before the first.
-    weights
-        Its weights of practice, memory and form.
+    weights, filter
+        Its weights of practice, memory and form, and constants of the ability filter.
     """
 
     def __init__(self) -> None:
@@ -48,7 +41,17 @@ class ParamsStore:
         self.version = "none"
         self.sequence = 0
         self.weights = NO_WEIGHTS
+        self.filter = DEFAULT_FILTER
         self._pending: dict[str, ItemInForce] = {}
+
+    @property
+    def unknown_item(self) -> ItemInForce:
+        """An item of which nothing is known yet: an average one, as uncertain as items differ.
+
+        Its answers move theta little, since the uncertainty enters the fold; a provisional
+        difficulty follows within seconds of its first answers.
+        """
+        return ItemInForce(1.0, self.filter.item_mean, 0.0, self.filter.item_var)
 
     def add(self, key: bytes | None, value: bytes | None) -> bool:
         """Take one record, in order; return whether it completed a version.
@@ -63,10 +66,12 @@ class ParamsStore:
             self._pending = {}
             self.version, self.sequence = manifest.version, manifest.sequence
             self.weights = weights_from(manifest.weights) if manifest.weights else NO_WEIGHTS
+            self.filter = filter_from(manifest.filter)
             return True
         try:
             record = decode(value, ItemParamsRecord)
         except msgspec.DecodeError:
             return False
-        self._pending[record.item_id] = ItemInForce(record.a, record.b, record.c, record.se_b**2)
+        a, b, se_b = record.live or (record.a, record.b, record.se_b)
+        self._pending[record.item_id] = ItemInForce(a, b, record.c, se_b**2)
         return False

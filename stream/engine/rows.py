@@ -13,38 +13,25 @@ key        value                   what
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict
+from itertools import islice
 
 from schemas.codec import decode
 from schemas.outputs import ItemPartial, TopicPartial
-from stream.engine.day import item_hash
-from stream.engine.learner import STATE_VERSION, join_packed
-from stream.engine.params import UNKNOWN_ITEM
-from stream.engine.state import Item, PartitionState, Position, TopicTotals
+from stream.engine.learner import STATE_VERSION
+from stream.engine.state import PartitionState, Position
 from stream.errors import StateVersionError
 
 __all__ = [
     "POSITION_KEY",
     "StateLoader",
-    "day_key",
     "item_key",
-    "learner_key",
     "topic_key",
 ]
 
 POSITION_KEY = b"O"
-_DAY = struct.Struct(">H")
-
-
-def learner_key(user_id: str) -> bytes:
-    """Return the key of a learner's head row."""
-    return b"L" + user_id.encode("utf-8", "surrogatepass")
-
-
-def day_key(user_id: str, day: int) -> bytes:
-    """Return the key of a learner's day row."""
-    return b"D" + _DAY.pack(day) + user_id.encode("utf-8", "surrogatepass")
+_AT_ONCE = 5000
+"""Learners put in place in one call."""
 
 
 def topic_key(topic_id: str) -> bytes:
@@ -97,22 +84,8 @@ class StateLoader:
             The rows were written by a version that this one cannot read.
         """
         for key, value in self._rest.items():
-            name = key[1:].decode("utf-8", "surrogatepass")
             if key == POSITION_KEY:
                 state.position = decode(value, Position)
-            elif key[:1] == b"T":
-                topic = decode(value, TopicPartial)
-                state.topics[name] = TopicTotals(topic.attempts, topic.correct, topic.learners)
-            elif key[:1] == b"I":
-                item = decode(value, ItemPartial)
-                state.items[name] = Item(
-                    item_hash(name),
-                    UNKNOWN_ITEM,
-                    item.attempts,
-                    item.correct,
-                    item.expected,
-                    item.variance,
-                )
         if state.position.state_version != STATE_VERSION:
             raise StateVersionError(
                 f"The state of partition {state.partition} has version "
@@ -120,8 +93,28 @@ class StateLoader:
                 "changed. Start the release that wrote it, or replay the log under a new "
                 "THETASTREAM_TOPIC_PREFIX."
             )
-        for user, head in self._heads.items():
-            days = self._days.pop(user, {})
-            packed = join_packed(head, [days[day] for day in sorted(days)])
-            state.rows[user.decode("utf-8", "surrogatepass")] = packed
+        store = state.store
+        for key, value in self._rest.items():
+            if key[:1] == b"T":
+                topic = decode(value, TopicPartial)
+                counts = topic.attempts, topic.correct, topic.learners
+                number = store.topic(topic.topic_id)
+                store.arrays.topic_counts[number] = counts
+            elif key[:1] == b"I":
+                item = decode(value, ItemPartial)
+                number = store.item(item.item_id)
+                store.arrays.item_counts[number] = item.attempts, item.correct
+                store.arrays.item_sums[number] = item.expected, item.variance
+        heads = iter(self._heads.items())
+        while part := list(islice(heads, _AT_ONCE)):
+            store.load(
+                [user.decode("utf-8", "surrogatepass") for user, _ in part],
+                [head for _, head in part],
+                [self._joined(user) for user, _ in part],
+            )
+        store.stream_week = state.position.stream_week
         state.take_params()
+
+    def _joined(self, user: bytes) -> bytes:
+        days = self._days.pop(user, {})
+        return b"".join(days[day] for day in sorted(days))

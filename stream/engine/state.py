@@ -1,50 +1,33 @@
-"""The state of one attempts partition, and the fold of one record into it.
+"""The state of one attempts partition, and the fold of records into it.
 
-Rows live packed; a learner is decoded when touched, marked as changed, and written once a flush.
-Nothing here does I/O or knows the time of day: what a record does to the state depends on the
-state and the record alone.
+Learners live packed in a :class:`~stream.engine.store.Store` and are folded by compiled code;
+what is rare (voids, regrades) is done on a decoded learner. Nothing here does I/O or knows the
+time of day: what a record does to the state depends on the state and the record alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
 from schemas.attempt import AttemptEvent
 from schemas.calibration import BatchAbility
 from schemas.codec import decode
-from stream.domain import ability
-from stream.domain.practice import NO_WEIGHTS, advantage, next_form, plug_in
-from stream.domain.window import DAY_MS, day_of, retained_days, storage_days, week_of
-from stream.engine.day import (
-    CORRECT,
-    HINT,
-    NO_RESPONSE_TIME,
-    NO_TOPIC,
-    OPERATION,
-    VOIDED,
-    Day,
-    attempt_hash,
-    item_hash,
-)
-from stream.engine.learner import Learner, Topic
-from stream.engine.params import UNKNOWN_ITEM, ItemInForce, ParamsStore
+from stream.domain.window import day_of, retained_days
+from stream.engine.corrections import is_retained, revise
+from stream.engine.day import attempt_hash
+from stream.engine.ingest import Columns, columns_of
+from stream.engine.kernel import fold as kernel
+from stream.engine.learner import Learner
+from stream.engine.params import ItemInForce, ParamsStore
+from stream.engine.store import Store
 from stream.errors import RecordError
-from stream.records import parse
+from stream.records import KafkaRecord
 
-__all__ = ["DeadLetter", "Item", "KafkaRecord", "PartitionState", "Position", "TopicTotals"]
-
-
-class KafkaRecord(Protocol):
-    """What the fold needs of a consumed record."""
-
-    key: bytes | None
-    value: bytes | None
-    offset: int
-    timestamp: int
+__all__ = ["DeadLetter", "KafkaRecord", "PartitionState", "Position"]
 
 
 @dataclass(slots=True)
@@ -54,39 +37,6 @@ class DeadLetter:
     record: KafkaRecord
     reason: str
     detail: str
-
-
-@dataclass(slots=True)
-class TopicTotals:
-    """One partition's totals of a topic: valid attempts, correct, learners with one or more."""
-
-    attempts: int = 0
-    correct: int = 0
-    learners: int = 0
-
-
-@dataclass(slots=True)
-class Item:
-    """An item as a partition sees it.
-
-    Attributes
-    ----------
-    hash
-        Stands for the item in the days' rows.
-    params
-        In force in this partition.
-    attempts, correct
-        The partition's totals of valid attempts.
-    expected, variance
-        Sums of P and P (1 - P) over the folded attempts.
-    """
-
-    hash: int
-    params: ItemInForce
-    attempts: int = 0
-    correct: int = 0
-    expected: float = 0.0
-    variance: float = 0.0
 
 
 class Position(msgspec.Struct):
@@ -130,53 +80,41 @@ class PartitionState:
 
     Attributes
     ----------
-    rows
-        user_id -> packed learner, for those not decoded.
-    hot
-        user_id -> decoded learner. A learner is in ``rows`` or in ``hot``, never in both.
-    changed
-        Decoded learners with changes since the last flush.
+    store
+        The learners, and the totals of topics and items.
+    dead_letters, counts
+        Records refused, and records by outcome, since the last flush.
     """
 
     def __init__(self, partition: int, lateness_days: int, params: ParamsStore) -> None:
         self.partition = partition
         self.position = Position()
-        self.rows: dict[str, bytes] = {}
-        self.hot: dict[str, Learner] = {}
-        self.changed: dict[str, Learner] = {}
-        self.topics: dict[str, TopicTotals] = {}
-        self.items: dict[str, Item] = {}
-        self.changed_topics: set[str] = set()
-        self.changed_items: set[str] = set()
+        self.store = Store(lateness_days)
         self.dead_letters: list[DeadLetter] = []
         self.counts: Counter[str] = Counter()
         self._params = params
-        self._item_params: dict[str, ItemInForce] = {}
-        self._weights = NO_WEIGHTS
-        self._lateness_ms = lateness_days * DAY_MS
+        self._filter = params.filter
         self._retained_days = retained_days(lateness_days)
-        self._storage_days = storage_days(lateness_days)
         self.take_params()
 
     # -- looking up --------------------------------------------------------------------------
 
     def learner(self, user_id: str) -> Learner | None:
-        """Return a learner, decoded, or None if unknown."""
-        learner = self.hot.get(user_id)
-        if learner is None:
-            packed = self.rows.pop(user_id, None)
-            if packed is None:
-                return None
-            learner = self.hot[user_id] = Learner.unpack(user_id, packed)
-        return learner
+        """Return a learner, decoded, or None if unknown. A copy: changes to it change nothing."""
+        return self.store.read(user_id)
 
     def __len__(self) -> int:
-        return len(self.rows) + len(self.hot)
+        return len(self.store)
+
+    @property
+    def n_changed(self) -> int:
+        """Learners with changes since the last flush."""
+        return self.store.n_changed
 
     @property
     def has_changes(self) -> bool:
         """Whether a flush would write anything."""
-        return bool(self.changed or self.dead_letters or self.counts)
+        return bool(self.store.n_changed or self.dead_letters or self.counts)
 
     @property
     def has_newer_params(self) -> bool:
@@ -189,287 +127,112 @@ class PartitionState:
         Called when the state was loaded and at a flush only: the version is part of the offset
         row, so that a replay folds the same attempts with the same parameters.
         """
-        self._item_params = self._params.items
-        self._weights = self._params.weights
         self.position.params_version = self._params.version
-        for item_id, item in self.items.items():
-            item.params = self._item_params.get(item_id, UNKNOWN_ITEM)
+        self.store.set_params(self._params.items, self._params.unknown_item)
+        self.store.set_weights(self._params.weights)
+        self._filter = self._params.filter
+        self.store.set_filter(self._filter)
 
     # -- folding -----------------------------------------------------------------------------
 
-    def fold(self, record: KafkaRecord) -> None:
-        """Fold one record of ``attempts``; one at or below the position changes nothing."""
-        if record.offset <= self.position.attempts:
-            return
-        try:
-            event, completed_ms = parse(record.value, record.key, record.timestamp)
-            self.counts[self._fold_event(event, completed_ms)] += 1
-        except RecordError as error:
-            self.dead_letters.append(DeadLetter(record, error.reason, error.detail))
-            self.counts[error.reason] += 1
-        self.position.attempts = record.offset
-
-    def _fold_event(self, event: AttemptEvent, completed_ms: int) -> str:
-        """Count a valid event; return its outcome."""
-        learner = self.learner(event.user_id)
-        attempt = attempt_hash(event.attempt_id)
-        is_attempt = event.op == "attempt"
-        if learner is not None:
-            if attempt in learner.known_attempts() and self._is_retained(learner, attempt):
-                return "duplicate"
-            if is_attempt and completed_ms < learner.latest_ms - self._lateness_ms:
-                raise RecordError(
-                    "too_late",
-                    f"{learner.latest_ms - completed_ms} ms before the learner's latest attempt",
-                )
-        if not is_attempt:
-            return self._correct(learner, event, attempt)
-        if learner is None:
-            learner = self.hot[event.user_id] = Learner(event.user_id)
-        self._fold_attempt(learner, event, attempt, completed_ms)
-        self.changed[event.user_id] = learner
-        return "accepted"
-
-    def _is_retained(self, learner: Learner, attempt: bytes) -> bool:
-        """Whether an attempt, void or regrade lies in the retained days."""
-        oldest = learner.latest_ms // DAY_MS - self._retained_days
-        return any(
-            number >= oldest and day.find(attempt) >= 0 for number, day in learner.days.items()
-        )
-
-    def _fold_attempt(
-        self, learner: Learner, event: AttemptEvent, attempt: bytes, completed_ms: int
-    ) -> None:
-        number, time_ms = divmod(completed_ms, DAY_MS)
-        day = learner.days.get(number)
-        in_order = number >= learner.latest_ms // DAY_MS
-        if day is None:
-            day = learner.days[number] = _new_day(learner, number)
-        correct = event.correct
-        item = self._item(event.item_id)
-        a, b, c, b_variance = item.params
-        topic_index = NO_TOPIC
-        response_time = event.response_time_ms
-        gain = 0.0
-        if event.topic_id is None:
-            theta = learner.g
-            if self._weights is not NO_WEIGHTS:
-                gain = self._advantage(learner, item, None, completed_ms - (response_time or 0))
-            learner.g, learner.vg = ability.fold_global(
-                learner.g, learner.vg, a, b - gain / a, c, correct, learner.folded, b_variance
+    def fold(self, records: Sequence[KafkaRecord]) -> None:
+        """Fold records of ``attempts``, in order; those at or below the position change nothing."""
+        position = self.position.attempts
+        if records[0].offset <= position:
+            records = [record for record in records if record.offset > position]
+            if not records:
+                return
+        columns = columns_of(records, self.store)
+        refused = columns.refused
+        n = len(columns.events)
+        at = 0
+        while True:
+            at = kernel.fold(
+                self.store.arrays,
+                at,
+                n,
+                columns.learner,
+                columns.attempt,
+                columns.item,
+                columns.topic,
+                columns.completed_ms,
+                columns.response,
+                columns.flags,
+                columns.outcome,
+                columns.lag_ms,
             )
-        else:
-            topic_index = learner.topic(event.topic_id)
-            topic = learner.topics[topic_index]
-            theta = learner.g * (1.0 + topic.s) + topic.d0
-            if self._weights is not NO_WEIGHTS:
-                gain = self._advantage(learner, item, topic, completed_ms - (response_time or 0))
-            learner.g, learner.vg, topic.d0, topic.s, topic.r = ability.fold(
-                learner.g,
-                learner.vg,
-                topic.d0,
-                topic.s,
-                topic.r,
-                a,
-                b - gain / a,
-                c,
-                correct,
-                learner.folded,
-                topic.folded,
-                b_variance,
-            )
-            self._count_topic(event.topic_id, 1, correct, int(topic.attempts == 0))
-            topic.folded += 1
-            topic.attempts += 1
-            topic.correct += correct
-            topic.latest_ms = max(topic.latest_ms, completed_ms)
-            if in_order or topic_index not in day.topics:
-                topic_theta, variance = ability.topic_ability(
-                    learner.g, learner.vg, topic.d0, topic.s, topic.r
-                )
-                day.snapshot_topic(topic_index, topic_theta - learner.shift, variance)
-        if in_order:
-            # A late attempt leaves earlier snapshots as they were seen.
-            day.snapshot(learner.g - learner.shift, learner.vg)
-        day.append(
-            attempt,
-            time_ms,
-            NO_RESPONSE_TIME if response_time is None else response_time,
-            item.hash,
-            topic_index,
-            (CORRECT if correct else 0) | (HINT if event.hint_used else 0),
-        )
-        learner.known_attempts().add(attempt)
-        expected = plug_in(theta, a, b, c, gain)
-        learner.form = next_form(learner.form, expected, correct)
-        learner.memory.remember(item.hash, learner.folded, completed_ms // 1000, correct)
-        learner.folded += 1
-        learner.attempts += 1
-        learner.correct += correct
-        learner.changed_days.add(number)
-        if number < learner.first_day:
-            learner.first_day = number
-        if completed_ms > learner.latest_ms:
-            learner.latest_ms = completed_ms
-            if number > self.position.stream_week + 6:
-                self.position.stream_week = week_of(number)
-        item.attempts += 1
-        item.correct += correct
-        self.changed_items.add(event.item_id)
-        item.expected += expected
-        item.variance += expected * (1.0 - expected)
+            if at == n:
+                break
+            if columns.outcome[at] == kernel.FULL:
+                self.store.grow_heap()
+                columns.outcome[at] = kernel.ACCEPTED
+                continue
+            try:
+                self.counts[self._correct(columns.events[at])] += 1
+            except RecordError as error:
+                refused.append((at if columns.places is None else columns.places[at], error))
+            at += 1
+        self._count(columns)
+        for place, why in sorted(refused, key=lambda pair: pair[0]):
+            self.dead_letters.append(DeadLetter(records[place], why.reason, why.detail))
+            self.counts[why.reason] += 1
+        self.position.attempts = records[-1].offset
+        self.position.stream_week = self.store.stream_week
 
-    def _advantage(self, learner: Learner, item: Item, topic: Topic | None, start_ms: int) -> float:
-        """Return by how many logits an answer is easier than a first one."""
-        return advantage(
-            self._weights,
-            topic.correct if topic else 0,
-            topic.attempts - topic.correct if topic else 0,
-            topic.latest_ms / 1000 if topic else 0.0,
-            learner.form,
-            learner.memory.recall(item.hash),
-            learner.folded,
-            start_ms / 1000,
-        )
+    def _count(self, columns: Columns) -> None:
+        """Count the attempts by outcome, and refuse the late ones."""
+        for outcome, name in ((kernel.ACCEPTED, "accepted"), (kernel.DUPLICATE, "duplicate")):
+            count = int((columns.outcome == outcome).sum())
+            if count:
+                self.counts[name] += count
+        for at in (columns.outcome == kernel.TOO_LATE).nonzero()[0].tolist():
+            detail = f"{columns.lag_ms[at]} ms before the learner's latest attempt"
+            place = at if columns.places is None else columns.places[at]
+            columns.refused.append((place, RecordError("too_late", detail)))
 
-    def _correct(self, learner: Learner | None, event: AttemptEvent, attempt: bytes) -> str:
+    def _correct(self, event: AttemptEvent) -> str:
         """Apply a void or regrade; return its outcome."""
-        target = attempt_hash(event.supersedes or "")
-        day, index = _find(learner, target, self._retained_days) if learner else (None, -1)
-        if learner is None or day is None:
-            raise RecordError("supersedes_unknown", f"no retained attempt {event.supersedes!r}")
-        _, _, item, topic_index, flags = day.row(index)
-        entry = self._item(event.item_id)
-        if item != entry.hash:
-            raise RecordError("supersedes_mismatch", f"{event.supersedes!r} is of another item")
-        if flags & VOIDED:
-            raise RecordError("supersedes_voided", f"{event.supersedes!r} is void already")
-        was_correct = bool(flags & CORRECT)
-        topic = learner.topics[topic_index] if topic_index != NO_TOPIC else None
-        if event.op == "void":
-            day.void(index)
-            learner.memory.forget(item, was_correct)
-            self._revise(learner, topic_index, event.item_id, was_correct, void=True)
-            attempts, correct = -1, -int(was_correct)
-        else:
-            day.regrade(index, event.correct)
-            attempts, correct = 0, event.correct - was_correct
-            if correct:
-                learner.memory.rescore(item, event.correct)
-                self._revise(learner, topic_index, event.item_id, event.correct, void=False)
-        learner.attempts += attempts
-        learner.correct += correct
-        if topic is not None:
-            topic.attempts += attempts
-            topic.correct += correct
-            gone = attempts < 0 and topic.attempts == 0
-            self._count_topic(topic.topic_id, attempts, correct, -int(gone))
-        entry.attempts += attempts
-        entry.correct += correct
-        self.changed_items.add(event.item_id)
-        learner.known_attempts().add(attempt)
-        day.append(attempt, 0, NO_RESPONSE_TIME, 0, NO_TOPIC, OPERATION)
-        if day.day == learner.latest_ms // DAY_MS:
-            self._snapshot(learner, day, topic_index)
-        learner.changed_days.add(day.day)
-        self.changed[learner.user_id] = learner
-        return event.op
-
-    def _revise(
-        self, learner: Learner, topic_index: int, item_id: str, correct: bool, *, void: bool
-    ) -> None:
-        """Take an answer out of the abilities (``correct`` as it was), or rescore it (as it is)."""
-        a, b, c, b_variance = self._item_params.get(item_id, UNKNOWN_ITEM)
-        if topic_index == NO_TOPIC:
-            revise_global = ability.unfold_global if void else ability.rescore_global
-            learner.g, learner.vg = revise_global(
-                learner.g, learner.vg, a, b, c, correct, b_variance
+        learner = self.store.read(event.user_id)
+        attempt = attempt_hash(event.attempt_id)
+        if learner is not None and is_retained(learner, attempt, self._retained_days):
+            return "duplicate"
+        store = self.store
+        number = store.item(event.item_id)
+        item_hash = int(store.arrays.item_hash[number]) & 0xFFFF_FFFF
+        params = ItemInForce(*store.arrays.item_params[number].tolist())
+        revision = revise(learner, event, item_hash, params, self._retained_days, self._filter)
+        assert learner is not None
+        store.write(learner, revision.day)
+        arrays = store.arrays
+        arrays.item_counts[number] += (revision.attempts, revision.correct)
+        arrays.item_changed[number] = 1
+        if revision.topic_id is not None:
+            topic = store.topic(revision.topic_id)
+            arrays.topic_counts[topic] += (
+                revision.attempts,
+                revision.correct,
+                revision.learners,
             )
-            return
-        t = learner.topics[topic_index]
-        revise = ability.unfold if void else ability.rescore
-        learner.g, learner.vg, t.d0, t.s, t.r = revise(
-            learner.g, learner.vg, t.d0, t.s, t.r, a, b, c, correct, b_variance
-        )
-
-    def _snapshot(self, learner: Learner, day: Day, topic_index: int) -> None:
-        day.snapshot(learner.g - learner.shift, learner.vg)
-        if topic_index != NO_TOPIC:
-            t = learner.topics[topic_index]
-            theta, variance = ability.topic_ability(learner.g, learner.vg, t.d0, t.s, t.r)
-            day.snapshot_topic(topic_index, theta - learner.shift, variance)
-
-    def _count_topic(self, topic_id: str, attempts: int, correct: int, learners: int) -> None:
-        totals = self.topics.get(topic_id)
-        if totals is None:
-            totals = self.topics[topic_id] = TopicTotals()
-        totals.attempts += attempts
-        totals.correct += correct
-        totals.learners += learners
-        self.changed_topics.add(topic_id)
-
-    def _item(self, item_id: str) -> Item:
-        """Return what is known of an item, making an entry for a new one."""
-        item = self.items.get(item_id)
-        if item is None:
-            params = self._item_params.get(item_id, UNKNOWN_ITEM)
-            item = self.items[item_id] = Item(item_hash(item_id), params)
-        return item
+            arrays.topic_changed[topic] = 1
+        return event.op
 
     # -- calibrations ------------------------------------------------------------------------
 
-    def fold_ability(self, record: KafkaRecord) -> None:
-        """Rebase a learner on its ability in an applied calibration.
+    def fold_abilities(self, records: Sequence[KafkaRecord]) -> None:
+        """Rebase learners on their abilities in an applied calibration.
 
         The global ability and all snapshots move by the batch ability less the snapshot at the
         fit's cut, so that what was learned since stays.
         """
-        if record.offset <= self.position.abilities:
-            return
-        self.position.abilities = record.offset
-        self.counts["batch_ability"] += 1
-        if record.value is None:
-            return
-        batch = decode(record.value, BatchAbility)
-        learner = self.learner(batch.user_id)
-        if learner is None:
-            return
-        snapshot = learner.snapshot_at(day_of(batch.cut_time))
-        if snapshot is None:
-            return
-        learner.rebase(batch.theta - snapshot)
-        self.changed[batch.user_id] = learner
-
-    # -- after a flush -----------------------------------------------------------------------
-
-    def expired_days(self, learner: Learner) -> list[int]:
-        """Return the stored days that no row can depend on any more."""
-        oldest = learner.latest_ms // DAY_MS - self._storage_days
-        return [number for number in learner.days if number < oldest]
-
-    def cool_down(self, keep: int) -> None:
-        """Pack decoded learners without changes, the longest decoded first, down to ``keep``."""
-        excess = len(self.hot) - keep
-        if excess <= 0:
-            return
-        for user_id in [u for u in self.hot if u not in self.changed][:excess]:
-            self.rows[user_id] = self.hot.pop(user_id).pack()
-
-
-def _new_day(learner: Learner, number: int) -> Day:
-    """Return an empty day; a past one starts from the snapshot nearest before it, else after."""
-    if not learner.days:
-        return Day(number, learner.g - learner.shift, learner.vg)
-    earlier = [n for n in learner.days if n < number]
-    nearest = learner.days[max(earlier) if earlier else min(learner.days)]
-    return Day(number, nearest.theta, nearest.variance)
-
-
-def _find(learner: Learner, attempt: bytes, retained: int) -> tuple[Day | None, int]:
-    """Return the retained day and row of an attempt (not of a void's or regrade's own id)."""
-    oldest = learner.latest_ms // DAY_MS - retained
-    for number, day in learner.days.items():
-        index = day.find(attempt) if number >= oldest else -1
-        if index >= 0 and not day.row(index)[4] & OPERATION:
-            return day, index
-    return None, -1
+        for record in records:
+            if record.offset <= self.position.abilities:
+                continue
+            self.position.abilities = record.offset
+            self.counts["batch_ability"] += 1
+            if record.value is None:
+                continue
+            batch = decode(record.value, BatchAbility)
+            number = self.store.users.get(batch.user_id, -1)
+            if number >= 0 and self.store.arrays.at[number] >= 0:
+                cut = day_of(batch.cut_time)
+                kernel.rebase(self.store.arrays, number, batch.theta, cut)

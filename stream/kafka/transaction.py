@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stream.errors import FencedError, PublishError
 from stream.kafka.clients import new_producer
 from stream.settings import Settings
 
-__all__ = ["Outgoing", "TransactionalPublisher"]
+__all__ = ["Outgoing", "PackedMessages", "TransactionalPublisher"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,28 @@ class Outgoing(NamedTuple):
     headers: list[tuple[str, str | bytes | None]] | None = None
 
 
+class PackedMessages(NamedTuple):
+    """Many records to publish, their bytes in one piece.
+
+    Attributes
+    ----------
+    topics
+        Kind -> catalogue name of its topic.
+    partition
+        Of all of them.
+    data
+        Keys and values.
+    places
+        A record each (n, 5): kind, place and size of the key, place and size of the value
+        (size -1: a tombstone).
+    """
+
+    topics: Mapping[int, str]
+    partition: int
+    data: bytes
+    places: npt.NDArray[np.int64]
+
+
 class TransactionalPublisher:
     """A producer whose every publication is one transaction.
 
@@ -100,7 +124,7 @@ class TransactionalPublisher:
         """
         await self._in_thread(self._init)
 
-    async def publish(self, messages: Sequence[Outgoing]) -> None:
+    async def publish(self, messages: Sequence[Outgoing | PackedMessages]) -> None:
         """Publish records as one transaction; returns when it is committed.
 
         Errors that pass (broker away, a time-out) are waited out: the transaction is resumed, or
@@ -149,7 +173,7 @@ class TransactionalPublisher:
         )
         self._persist(self._producer.init_transactions)
 
-    def _publish(self, messages: Sequence[Outgoing]) -> None:
+    def _publish(self, messages: Sequence[Outgoing | PackedMessages]) -> None:
         delay_s = _FIRST_DELAY_S
         while True:
             try:
@@ -171,35 +195,73 @@ class TransactionalPublisher:
             else:
                 return
 
-    def _try(self, messages: Sequence[Outgoing]) -> None:
+    def _try(self, messages: Sequence[Outgoing | PackedMessages]) -> None:
         """Make one transaction; raises KafkaException where it must be aborted."""
         producer = self._live()
         self._failed = None
         self._persist(producer.begin_transaction, timed=False)
-        for topic, key, value, partition, headers in messages:
-            name = self._names.get(topic) or self._names.setdefault(
-                topic, self._settings.topic(topic)
-            )
-            while True:
+        for message in messages:
+            if isinstance(message, PackedMessages):
+                self._produce_packed(producer, message)
+            else:
+                self._produce(producer, message)
+        # Commits only when every record was delivered.
+        self._persist(producer.commit_transaction)
+
+    def _name(self, topic: str) -> str:
+        return self._names.get(topic) or self._names.setdefault(topic, self._settings.topic(topic))
+
+    def _produce(self, producer: Producer, message: Outgoing) -> None:
+        topic, key, value, partition, headers = message
+        while True:
+            try:
+                producer.produce(
+                    self._name(topic),
+                    value,
+                    key,
+                    -1 if partition is None else partition,
+                    headers=headers,
+                )
+            except BufferError:
+                # The client's queue is full: let it send.
+                producer.poll(0.1)
+                self._check_closing()
+            except KafkaException as exception:
+                self._raise_if_fenced(exception)
+                raise
+            else:
+                return
+
+    def _produce_packed(self, producer: Producer, packed: PackedMessages) -> None:
+        data = packed.data
+        for kind, topic in packed.topics.items():
+            batch: list[dict[str, Any]] = [
+                {"key": data[k : k + k_size], "value": data[v : v + v_size]}
+                if v_size >= 0
+                else {"key": data[k : k + k_size], "value": None}
+                for _, k, k_size, v, v_size in packed.places[packed.places[:, 0] == kind].tolist()
+            ]
+            while batch:
                 try:
-                    producer.produce(
-                        name,
-                        value,
-                        key,
-                        -1 if partition is None else partition,
-                        headers=headers,
+                    queued = producer.produce_batch(
+                        self._name(topic), batch, partition=packed.partition
                     )
                 except BufferError:
-                    # The client's queue is full: let it send.
-                    producer.poll(0.1)
-                    self._check_closing()
+                    queued = 0
                 except KafkaException as exception:
                     self._raise_if_fenced(exception)
                     raise
-                else:
+                if queued == len(batch):
                     break
-        # Commits only when every record was delivered.
-        self._persist(producer.commit_transaction)
+                # What was not queued tells why; only a full queue is worth another try.
+                batch = [message for message in batch if "_error" in message]
+                for message in batch:
+                    error = message.pop("_error")
+                    if error.code() != KafkaError._QUEUE_FULL:
+                        self._raise_if_fenced(KafkaException(error))
+                        raise KafkaException(error)
+                producer.poll(0.1)
+                self._check_closing()
 
     def _persist(self, call: Callable[..., object], *, timed: bool = True) -> None:
         """Make a call again while the client says that it may be.

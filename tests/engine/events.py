@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 
 from stream.domain.window import DAY_MS
-from stream.engine.flush import Flush
-from stream.engine.outputs import Indicators
+from stream.engine.flush import Flush, Indicators
 from stream.engine.params import ParamsStore
 from stream.engine.state import PartitionState
+from stream.kafka.transaction import Outgoing, PackedMessages
 
 MONDAY = 20_000 - (20_000 + 3) % 7
 """Day number of a Monday in 2024."""
@@ -63,8 +63,38 @@ def folded(events: Iterable[dict[str, Any]], **options: Any) -> PartitionState:
     """Return a state that has folded events."""
     state = new_state(**options)
     for record in records(events):
-        state.fold(record)
+        state.fold([record])
     return state
+
+
+def topic_totals(state: PartitionState, topic_id: str) -> tuple[int, int, int]:
+    """Return a topic's attempts, correct ones and learners."""
+    store = state.store
+    attempts, correct, learners = store.arrays.topic_counts[store.topics[topic_id]].tolist()
+    return attempts, correct, learners
+
+
+def item_totals(state: PartitionState) -> dict[str, tuple[int, int]]:
+    """Return each item's attempts and correct ones."""
+    store = state.store
+    return {
+        item_id: (counts[0], counts[1])
+        for item_id, counts in zip(store.item_ids, store.arrays.item_counts.tolist(), strict=False)
+    }
+
+
+def unpacked(messages: Iterable[Outgoing | PackedMessages]) -> list[Outgoing]:
+    """Return messages one by one."""
+    plain: list[Outgoing] = []
+    for message in messages:
+        if isinstance(message, Outgoing):
+            plain.append(message)
+            continue
+        for kind, k, k_size, v, v_size in message.places.tolist():
+            value = message.data[v : v + v_size] if v_size >= 0 else None
+            key = message.data[k : k + k_size]
+            plain.append(Outgoing(message.topics[kind], key, value, message.partition))
+    return plain
 
 
 def flushed(state: PartitionState, stream_week: int = 0, **indicators: Any) -> Flush:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from stream.engine.engine import Engine
-from stream.engine.outputs import Indicators
+from stream.engine.flush import Indicators
 from stream.engine.params import ParamsStore
 from stream.engine.partition import Partition
 from stream.kafka.transaction import Outgoing
 from stream.settings import Settings
-from tests.engine.events import event, new_state, records
+from tests.engine.events import event, new_state, records, unpacked
 
 
 class Publisher:
@@ -44,8 +44,7 @@ def engine_with(partition: Partition) -> Engine:
 
 def filled(learners: int) -> tuple[Engine, Partition, Publisher]:
     state = new_state()
-    for record in records([event(f"a{n}", f"u{n}") for n in range(learners)]):
-        state.fold(record)
+    state.fold(records([event(f"a{n}", f"u{n}") for n in range(learners)]))
     publisher = Publisher()
     partition = Partition(state, publisher)  # type: ignore[arg-type]
     return engine_with(partition), partition, publisher
@@ -55,7 +54,7 @@ def day_rows(publisher: Publisher) -> int:
     return sum(
         m.topic == "engine-state" and (m.key or b"")[:1] == b"D"
         for messages in publisher.published
-        for m in messages
+        for m in unpacked(messages)
     )
 
 
@@ -63,6 +62,8 @@ async def test_a_partition_let_go_while_a_flush_is_encoded_writes_every_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine, partition, publisher = filled(30)
+    # A call of the compiled code writes one learner.
+    monkeypatch.setattr("stream.engine.flush._SLICE_MESSAGES", 9)
 
     async def slowly(steps: Any) -> None:
         for _ in steps:

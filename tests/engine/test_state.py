@@ -5,6 +5,7 @@ import pytest
 from schemas.calibration import MANIFEST_KEY, BatchAbility, ItemParamsRecord, ParamsManifest
 from schemas.codec import decode, encode
 from schemas.outputs import ThetaUpdate
+from stream.domain import ability
 from stream.domain.window import DAY_MS
 from stream.engine.learner import Learner
 from stream.engine.params import ParamsStore
@@ -16,8 +17,11 @@ from tests.engine.events import (
     event,
     flushed,
     folded,
+    item_totals,
     new_state,
     records,
+    topic_totals,
+    unpacked,
 )
 
 
@@ -31,19 +35,15 @@ def test_an_attempt_counts_for_learner_topic_and_item() -> None:
     state = folded([event("a"), event("b", correct=False, item_id="i2")])
     learner = learner_of(state)
     assert (learner.attempts, learner.correct) == (2, 1)
-    assert (state.topics["t1"].attempts, state.topics["t1"].correct) == (2, 1)
-    assert state.topics["t1"].learners == 1
-    assert {i: (t.attempts, t.correct) for i, t in state.items.items()} == {
-        "i1": (1, 1),
-        "i2": (1, 0),
-    }
+    assert topic_totals(state, "t1") == (2, 1, 1)
+    assert item_totals(state) == {"i1": (1, 1), "i2": (1, 0)}
     assert state.counts == {"accepted": 2}
 
 
 def test_a_duplicate_changes_nothing_but_its_count() -> None:
     once, twice = folded([event("a")]), folded([event("a"), event("a")])
     assert twice.counts == {"accepted": 1, "duplicate": 1}
-    assert learner_of(once).pack() == learner_of(twice).pack()
+    assert learner_of(once).rows() == learner_of(twice).rows()
 
 
 def test_a_duplicate_on_another_day_is_recognised() -> None:
@@ -53,8 +53,7 @@ def test_a_duplicate_on_another_day_is_recognised() -> None:
 
 def test_a_record_at_or_below_the_position_is_skipped() -> None:
     state = folded([event("a"), event("b")])
-    for record in records([event("a"), event("c")]):
-        state.fold(record)
+    state.fold(records([event("a"), event("c")]))
     assert state.counts == {"accepted": 2}
     assert state.position.attempts == 1
 
@@ -62,7 +61,7 @@ def test_a_record_at_or_below_the_position_is_skipped() -> None:
 def test_a_late_attempt_corrects_its_day_and_leaves_its_snapshot() -> None:
     state = folded([event("a", day=0), event("b", day=3)])
     before = learner_of(state).days[MONDAY].theta
-    state.fold(FakeRecord(b"u1", records([event("c", day=0.5)])[0].value, 2))
+    state.fold([FakeRecord(b"u1", records([event("c", day=0.5)])[0].value, 2)])
     day = learner_of(state).days[MONDAY]
     assert day.attempts == 2
     assert day.theta == before
@@ -93,8 +92,8 @@ def test_a_void_takes_an_attempt_out_of_every_count() -> None:
     )
     learner = learner_of(state)
     assert (learner.attempts, learner.correct) == (1, 0)
-    assert (state.topics["t1"].attempts, state.topics["t1"].correct) == (1, 0)
-    assert (state.items["i1"].attempts, state.items["i1"].correct) == (1, 0)
+    assert topic_totals(state, "t1") == (1, 0, 1)
+    assert item_totals(state)["i1"] == (1, 0)
     assert (learner.days[MONDAY].attempts, learner.days[MONDAY].correct) == (1, 0)
 
 
@@ -155,7 +154,7 @@ def test_a_topic_of_null_counts_for_the_learner_alone() -> None:
     state = folded([event("a", topic_id=None)])
     assert learner_of(state).attempts == 1
     assert learner_of(state).topics == []
-    assert state.topics == {}
+    assert state.store.topics == {}
 
 
 def test_a_packed_learner_is_the_same_after_unpacking() -> None:
@@ -166,20 +165,19 @@ def test_a_packed_learner_is_the_same_after_unpacking() -> None:
         ]
     )
     learner = learner_of(state)
-    copy = Learner.unpack("u1", learner.pack())
-    assert copy.pack() == learner.pack()
+    copy = Learner.from_rows("u1", *learner.rows())
+    assert copy.rows() == learner.rows()
     assert copy.days[MONDAY].valid_rows() == learner.days[MONDAY].valid_rows()
-    assert copy.topic_index == learner.topic_index
+    assert [t.topic_id for t in copy.topics] == [t.topic_id for t in learner.topics]
 
 
 def test_folding_goes_on_the_same_after_a_learner_was_packed() -> None:
     events = [event(f"a{n}", day=n / 3, correct=n % 3 == 0) for n in range(30)]
     straight, packed = folded(events), new_state()
     for record in records(events):
-        packed.fold(record)
-        packed.changed.clear()
-        packed.cool_down(0)
-    assert learner_of(packed).pack() == learner_of(straight).pack()
+        packed.fold([record])
+        packed.store.load(["u1"], *([row] for row in learner_of(packed).rows()))
+    assert learner_of(packed).rows() == learner_of(straight).rows()
 
 
 def parameters(store: ParamsStore, version: str, sequence: int, **b: float) -> None:
@@ -194,11 +192,10 @@ def test_parameters_take_effect_only_when_they_are_taken() -> None:
     store = ParamsStore()
     state = new_state(params=store)
     parameters(store, "v1", 1, i1=2.0)
-    for record in records([event("a")]):
-        state.fold(record)
+    state.fold(records([event("a")]))
     assert state.position.params_version == "none"
     assert state.has_newer_params
-    updates = [m for m in flushed(state).messages if m.topic == "theta-updates"]
+    updates = [m for m in unpacked(flushed(state).messages) if m.topic == "theta-updates"]
     assert decode(updates[0].value or b"", ThetaUpdate).params_version == "none"
     assert state.position.params_version == "v1"
     assert not state.has_newer_params
@@ -221,17 +218,17 @@ def test_a_harder_item_raises_theta_more() -> None:
 
 def rebase(state: PartitionState, theta: float, cut_day: float, offset: int = 0) -> None:
     ability = BatchAbility("u1", theta, 0.3, "run", "v1", int((MONDAY + cut_day) * DAY_MS))
-    state.fold_ability(FakeRecord(b"u1", encode(ability), offset))
+    state.fold_abilities([FakeRecord(b"u1", encode(ability), offset)])
 
 
 def test_a_batch_ability_moves_theta_and_its_history_by_the_difference_at_the_cut() -> None:
     state = folded([event("a", day=0), event("b", day=5, correct=False)])
     learner = learner_of(state)
-    at_cut, now = learner.snapshot_at(MONDAY), learner.g
-    assert at_cut is not None
+    at_cut, now = learner.days[MONDAY].theta, learner.g
     topic_before = learner.topics[0].d0 + (1 + learner.topics[0].s) * learner.g
     rebase(state, 1.5, cut_day=2)
-    assert learner.snapshot_at(MONDAY) == pytest.approx(1.5)
+    learner = learner_of(state)
+    assert learner.days[MONDAY].theta + learner.shift == pytest.approx(1.5)
     assert learner.g == pytest.approx(now + 1.5 - at_cut)
     topic_after = learner.topics[0].d0 + (1 + learner.topics[0].s) * learner.g
     assert topic_after == pytest.approx(topic_before + 1.5 - at_cut)
@@ -250,3 +247,19 @@ def test_a_batch_ability_of_an_unknown_learner_changes_nothing() -> None:
     rebase(state, 1.0, 2)
     assert len(state) == 0
     assert state.position.abilities == 0
+
+
+def test_a_version_brings_its_own_filter_and_live_items() -> None:
+    store = ParamsStore()
+    live = ItemParamsRecord("i1", 1.0, 2.0, 0.0, 0.1, "v1", live=(1.4, -0.5, 0.3))
+    store.add(b"i1", encode(live))
+    manifest = ParamsManifest("v1", 1, "calibrated", "run", 1, 1, 0, "reference", 0)
+    manifest.filter = {"prior_mean": 0.4, "prior_var": 0.6, "topic_var": 0.2, "drift": 0.02}
+    store.add(MANIFEST_KEY, encode(manifest))
+    learner = learner_of(folded([event("a", correct=False)], params=store))
+    g, vg = ability.initial_global(store.filter)
+    d0, s, r = ability.initial_topic(store.filter)
+    expected = ability.fold(g, vg, d0, s, r, 1.4, -0.5, 0.0, False, 0, 0, 0.09, store.filter)
+    topic = learner.topics[0]
+    assert (learner.g, learner.vg, topic.d0, topic.s, topic.r) == pytest.approx(expected, abs=1e-12)
+    assert store.unknown_item == (1.0, store.filter.item_mean, 0.0, store.filter.item_var)

@@ -25,7 +25,7 @@ from stream.engine.params import ParamsStore
 from stream.engine.rows import StateLoader
 from stream.engine.state import PartitionState
 from stream.verify import expected_rows
-from tests.engine.events import INGEST_MS, MONDAY, FakeRecord, flushed
+from tests.engine.events import INGEST_MS, MONDAY, FakeRecord, flushed, unpacked
 
 EPOCH = dt.date(1970, 1, 1)
 
@@ -53,15 +53,14 @@ class Pipeline:
         key = event["user_id"].encode()
         record = FakeRecord(key, orjson.dumps(event), self.offsets[number], INGEST_MS)
         self.offsets[number] += 1
-        self.states[number].fold(record)
+        self.states[number].fold([record])
 
     def flush(self, number: int) -> None:
         state = self.states[number]
         self.outcomes.update(state.counts)
         self.week = max(self.week, state.position.stream_week)
-        for message in flushed(state, self.week, use_theta=False).messages:
+        for message in unpacked(flushed(state, self.week, use_theta=False).messages):
             self._take(number, message.topic, message.key, message.value)
-        state.cool_down(1)
         if self.reload:
             loader = StateLoader()
             for key, value in self.rows[number].items():
@@ -187,7 +186,7 @@ def assert_same(pipeline: Pipeline, expected: Any) -> None:
     learners = {
         user: learner
         for state in pipeline.states
-        for user in [*state.rows, *state.hot]
+        for user in state.store.user_ids
         if (learner := state.learner(user)) is not None
     }
     assert {u: (v.attempts, v.correct, v.latest_ms) for u, v in learners.items()} == {

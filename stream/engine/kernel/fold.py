@@ -1,0 +1,559 @@
+"""Folding attempts into learners: duplicates, lateness, the filter, counts, snapshots, memory.
+
+What happens to one attempt is said in ``docs/counting-rules.md``; tests hold this against a plain
+Python form of the same rules.
+"""
+
+from __future__ import annotations
+
+from math import exp, log1p
+
+import numpy as np
+from numba.extending import register_jitable
+
+from stream.domain import ability
+from stream.domain.memory import DEFAULT_CAPACITY, MAX_COUNT
+from stream.domain.practice import FORM_SHARE
+from stream.engine.kernel.compiling import compiled
+from stream.engine.kernel.heap import move, reserve, take
+from stream.engine.kernel.layout import (
+    ATTEMPTS,
+    CORRECT_N,
+    D_ATTEMPTS,
+    D_CHANGED,
+    D_CORRECT,
+    D_DAY,
+    D_ROWS,
+    D_SNAPSHOTS,
+    DAY_MS,
+    DAY_WORDS,
+    FIRST_DAY,
+    FOLDED,
+    FORM,
+    HEAD_CAPACITY,
+    HEAD_WORDS,
+    I4,
+    I8,
+    LATENESS_MS,
+    LATEST_MS,
+    MEMORY_AT,
+    MEMORY_WORDS,
+    N_CHANGED,
+    N_DAYS,
+    N_MEMORY,
+    N_ROWS,
+    N_SNAPSHOTS,
+    N_TOPICS,
+    RETAINED_DAYS,
+    ROW_WORDS,
+    ROWS_AT,
+    ROWS_CAPACITY,
+    S_TOPIC,
+    SHIFT,
+    SNAPSHOT_WORDS,
+    STREAM_WEEK,
+    T_ATTEMPTS,
+    T_CORRECT,
+    T_FOLDED,
+    T_TOPIC,
+    TOPIC_WORDS,
+    U1,
+    VG,
+    WEIGHTED,
+    Arrays,
+    G,
+)
+
+__all__ = ["ACCEPTED", "DUPLICATE", "NO_TOPIC", "OPERATION", "TOO_LATE", "fold", "mark", "rebase"]
+
+ACCEPTED, DUPLICATE, TOO_LATE, OPERATION, FULL = range(5)
+"""Outcomes. An OPERATION (void, regrade) is left to the caller; FULL: the heap must grow."""
+
+NO_TOPIC = 0xFFFF
+CORRECT_FLAG = 1
+_LAST_CORRECT = 0x8000_0000
+
+# The filter's own functions, compiled as they stand.
+_match = register_jitable(ability.match)
+_regress = register_jitable(ability.regress)
+for _inner in ("_weigh",):
+    register_jitable(getattr(ability, _inner))
+
+
+@compiled
+def mark(s: Arrays, learner: int) -> None:
+    """Note that a learner changed."""
+    if not s.changed[learner]:
+        s.changed[learner] = 1
+        s.queue[s.control[N_CHANGED]] = learner
+        s.control[N_CHANGED] += 1
+
+
+@compiled
+def begin(s: Arrays, learner: int) -> bool:
+    """Make the head of a learner never seen; False when the heap is full."""
+    block, size = take(s, HEAD_WORDS + TOPIC_WORDS + DAY_WORDS + SNAPSHOT_WORDS)
+    if block < 0:
+        return False
+    for k in range(HEAD_WORDS):
+        s.i8[block + k] = 0
+    s.i4[2 * block + HEAD_CAPACITY] = size
+    s.i4[2 * block + FIRST_DAY] = 0xFFFF
+    s.f8[block + G] = s.filter[0]
+    s.f8[block + VG] = s.filter[1]
+    s.at[learner] = block
+    return True
+
+
+@compiled
+def known(s: Arrays, base: int, attempt: int) -> bool:
+    """Tell whether an attempt, void or regrade lies in the retained days."""
+    i8, i4 = s.i8, s.i4
+    half = 2 * base
+    n = i4[half + N_ROWS]
+    if n == 0:
+        return False
+    oldest = i8[base + LATEST_MS] // DAY_MS - s.control[RETAINED_DAYS]
+    day = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]
+    start = 0
+    while start < n and i4[2 * day + D_DAY] < oldest:
+        start += i4[2 * day + D_ROWS]
+        day += DAY_WORDS
+    rows = i8[base + ROWS_AT]
+    # In strides without an early exit, which the compiler turns into vector instructions.
+    k = rows + start
+    end = rows + n
+    while k + 16 <= end:
+        hits = 0
+        for j in range(16):
+            hits += i8[k + j] == attempt
+        if hits:
+            return True
+        k += 16
+    while k < end:
+        if i8[k] == attempt:
+            return True
+        k += 1
+    return False
+
+
+@compiled
+def recall(s: Arrays, base: int, item: int) -> int:
+    """Return the remembered entry of an item (its number), or -1."""
+    i4 = s.i4
+    half = 2 * s.i8[base + MEMORY_AT]
+    for k in range(i4[2 * base + N_MEMORY]):
+        if i4[half + 2 * MEMORY_WORDS * k] == item:
+            return k
+    return -1
+
+
+@compiled
+def advantage(s: Arrays, base: int, topic: int, entry: int, start_ms: int) -> float:
+    """As :func:`stream.domain.practice.advantage`; ``topic`` (word) and ``entry`` may be -1."""
+    w = s.weights
+    i8, i4, f8 = s.i8, s.i4, s.f8
+    start_s = start_ms / 1000
+    folded = i4[2 * base + FOLDED]
+    total = w[0] + w[6] * f8[base + FORM] + w[17] * (1.0 + folded) ** -0.5
+    if topic >= 0:
+        right = i4[2 * topic + T_CORRECT]
+        wrong = i4[2 * topic + T_ATTEMPTS] - right
+        if right or wrong:
+            total += w[1] + w[2] * log1p(right) + w[3] * log1p(wrong)
+            topic_s = i8[topic + 3] / 1000
+            if topic_s != 0.0 and start_s != 0.0:
+                minutes = max(0.0, (start_s - topic_s) / 60.0)
+                total += w[4] * log1p(minutes) + w[5] * exp(-minutes / 1440.0)
+    if entry >= 0:
+        half = 2 * (i8[base + MEMORY_AT] + MEMORY_WORDS * entry)
+        number = i4[half + 1]
+        was_right = number < 0
+        before = number & 0x7FFF_FFFF
+        time_s = i4[half + 2] & 0xFFFF_FFFF
+        n_right = i4[half + 3] & 0xFF
+        n_wrong = (i4[half + 3] >> 8) & 0xFF
+        total += w[7] + w[8] * log1p(n_right) + w[9] * log1p(n_wrong)
+        near = max(1, folded - before) ** -0.5
+        total += near * w[11]
+        if was_right:
+            total += w[10] + near * w[12]
+        else:
+            total -= w[10] + near * w[12]
+        if time_s and start_s != 0.0:
+            minutes = max(0.0, (start_s - time_s) / 60.0)
+            age = w[13] + w[14] if was_right else w[13] - w[14]
+            total += age * log1p(minutes)
+            total += w[15] * exp(-minutes / 3.0) + w[16] * exp(-minutes / 1440.0)
+    return total
+
+
+@compiled
+def remember(s: Arrays, base: int, entry: int, item: int, time_s: int, correct: int) -> None:
+    """As :meth:`stream.domain.memory.ItemMemory.remember`; ``entry`` from :func:`recall`."""
+    i8, i4 = s.i8, s.i4
+    half = 2 * base
+    n = i4[half + N_MEMORY]
+    memory = i8[base + MEMORY_AT]
+    right = wrong = 0
+    if entry >= 0:
+        counts = i4[2 * (memory + MEMORY_WORDS * entry) + 3]
+        right, wrong = counts & 0xFF, (counts >> 8) & 0xFF
+    elif n >= DEFAULT_CAPACITY:
+        entry = 0
+    if entry >= 0:
+        after = memory + MEMORY_WORDS * (entry + 1)
+        move(s, after, after - MEMORY_WORDS, MEMORY_WORDS * (n - entry - 1))
+        n -= 1
+    number = i4[half + FOLDED]
+    if correct:
+        right = min(right + 1, MAX_COUNT)
+        number |= _LAST_CORRECT
+    else:
+        wrong = min(wrong + 1, MAX_COUNT)
+    place = 2 * (memory + MEMORY_WORDS * n)
+    i4[place] = item
+    i4[place + 1] = number
+    i4[place + 2] = time_s
+    i4[place + 3] = right | (wrong << 8)
+    i4[half + N_MEMORY] = n + 1
+
+
+@compiled
+def topic_of(s: Arrays, base: int, topic: int) -> tuple[int, int]:
+    """Return a topic's index within the learner and its word, adding it when new."""
+    i8, f8, i4 = s.i8, s.f8, s.i4
+    half = 2 * base
+    n = i4[half + N_TOPICS]
+    word = base + HEAD_WORDS
+    for index in range(n):
+        if i4[2 * word + T_TOPIC] == topic:
+            return index, word
+        word += TOPIC_WORDS
+    behind = DAY_WORDS * i4[half + N_DAYS] + SNAPSHOT_WORDS * i4[half + N_SNAPSHOTS]
+    move(s, word, word + TOPIC_WORDS, behind)
+    f8[word] = 0.0
+    f8[word + 1] = 0.0
+    f8[word + 2] = s.filter[2]
+    for k in range(3, TOPIC_WORDS):
+        i8[word + k] = 0
+    i4[2 * word + T_TOPIC] = topic
+    i4[half + N_TOPICS] = n + 1
+    return n, word
+
+
+@compiled
+def day_of(s: Arrays, base: int, number: int) -> tuple[int, int, int]:
+    """Return a day's word and how many rows and snapshots lie before its own, making it when new.
+
+    A past day starts from the abilities of the day nearest before it, else after.
+    """
+    i8, f8, i4 = s.i8, s.f8, s.i4
+    half = 2 * base
+    n = i4[half + N_DAYS]
+    days = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]
+    index, rows, snapshots = n, i4[half + N_ROWS], i4[half + N_SNAPSHOTS]
+    # From the end: attempts come nearly in order.
+    while index > 0:
+        day = 2 * (days + DAY_WORDS * (index - 1))
+        if i4[day + D_DAY] < number:
+            break
+        index -= 1
+        rows -= i4[day + D_ROWS]
+        snapshots -= i4[day + D_SNAPSHOTS]
+        if i4[day + D_DAY] == number:
+            return days + DAY_WORDS * index, rows, snapshots
+    if n == 0:
+        theta, variance = f8[base + G] - f8[base + SHIFT], f8[base + VG]
+    else:
+        nearest = days + DAY_WORDS * max(index - 1, 0)
+        theta, variance = f8[nearest], f8[nearest + 1]
+    word = days + DAY_WORDS * index
+    behind = DAY_WORDS * (n - index) + SNAPSHOT_WORDS * i4[half + N_SNAPSHOTS]
+    move(s, word, word + DAY_WORDS, behind)
+    f8[word] = theta
+    f8[word + 1] = variance
+    for k in range(2, DAY_WORDS):
+        i8[word + k] = 0
+    i4[2 * word + D_DAY] = number
+    i4[half + N_DAYS] = n + 1
+    return word, rows, snapshots
+
+
+@compiled
+def snapshot_topic(
+    s: Arrays,
+    base: int,
+    day: int,
+    before: int,
+    topic: int,
+    theta: float,
+    variance: float,
+    in_order: bool,
+) -> None:
+    """Record a topic's ability on a day; of a past day only where there is none yet."""
+    f8, i4 = s.f8, s.i4
+    half = 2 * base
+    first = (
+        base
+        + HEAD_WORDS
+        + TOPIC_WORDS * i4[half + N_TOPICS]
+        + DAY_WORDS * i4[half + N_DAYS]
+        + SNAPSHOT_WORDS * before
+    )
+    n = i4[2 * day + D_SNAPSHOTS]
+    for k in range(n):
+        word = first + SNAPSHOT_WORDS * k
+        if i4[2 * word + S_TOPIC] == topic:
+            if in_order:
+                f8[word] = theta
+                f8[word + 1] = variance
+            return
+    word = first + SNAPSHOT_WORDS * n
+    move(
+        s,
+        word,
+        word + SNAPSHOT_WORDS,
+        SNAPSHOT_WORDS * (i4[half + N_SNAPSHOTS] - before - n),
+    )
+    f8[word] = theta
+    f8[word + 1] = variance
+    s.i8[word + 2] = 0
+    i4[2 * word + S_TOPIC] = topic
+    i4[2 * day + D_SNAPSHOTS] = n + 1
+    i4[half + N_SNAPSHOTS] += 1
+
+
+@compiled
+def append_row(
+    s: Arrays,
+    base: int,
+    at: int,
+    attempt: int,
+    time_ms: int,
+    response: int,
+    item: int,
+    topic_flags: int,
+) -> None:
+    """Put a row at a place among the learner's rows."""
+    i8, i4 = s.i8, s.i4
+    half = 2 * base
+    n = i4[half + N_ROWS]
+    hashes = i8[base + ROWS_AT]
+    rows = hashes + i4[half + ROWS_CAPACITY]
+    if at < n:
+        move(s, hashes + at, hashes + at + 1, n - at)
+        move(s, rows + ROW_WORDS * at, rows + ROW_WORDS * (at + 1), ROW_WORDS * (n - at))
+    i8[hashes + at] = attempt
+    row = 2 * (rows + ROW_WORDS * at)
+    i4[row] = time_ms
+    i4[row + 1] = response
+    i4[row + 2] = item
+    i4[row + 3] = topic_flags
+    i4[half + N_ROWS] = n + 1
+
+
+@compiled
+def fold_attempt(
+    s: Arrays,
+    learner: int,
+    attempt: int,
+    item: int,
+    topic: int,
+    completed_ms: int,
+    response: int,
+    flags: int,
+) -> None:
+    """Fold a valid attempt that is neither known nor late; there is room for it."""
+    i8, f8, i4 = s.i8, s.f8, s.i4
+    base = s.at[learner]
+    half = 2 * base
+    number = completed_ms // DAY_MS
+    in_order = number >= i8[base + LATEST_MS] // DAY_MS
+    correct = flags & CORRECT_FLAG
+    a, b = s.item_params[item, 0], s.item_params[item, 1]
+    c, b_variance = s.item_params[item, 2], s.item_params[item, 3]
+    hash_ = s.item_hash[item]
+    folded = i4[half + FOLDED]
+    g, vg = f8[base + G], f8[base + VG]
+    index, word = NO_TOPIC, -1
+    if topic >= 0:
+        index, word = topic_of(s, base, topic)
+    day, rows_before, snapshots_before = day_of(s, base, number)
+    entry = recall(s, base, hash_)
+    gain = 0.0
+    if s.control[WEIGHTED]:
+        start_ms = completed_ms - response if response > 0 else completed_ms
+        gain = advantage(s, base, word, entry, start_ms)
+    vg_now = vg + s.filter[3] / (1.0 + folded / s.filter[4])
+    if topic < 0:
+        theta = g
+        g, vg = _match(g, vg_now, a, b - gain / a, c, correct != 0, b_variance)
+    else:
+        d0, slope, rest = f8[word], f8[word + 1], f8[word + 2]
+        theta = g * (1.0 + slope) + d0
+        topic_folded = i4[2 * word + T_FOLDED]
+        cov = slope * vg
+        vd = slope * cov + rest + s.filter[5] / (1.0 + topic_folded / s.filter[6])
+        d = d0 + slope * g
+        g_load, d_load = vg_now + cov, vd + cov
+        v = g_load + d_load
+        m = g + d
+        m_new, v_new = _match(m, v, a, b - gain / a, c, correct != 0, b_variance)
+        g, vg, d0, slope, rest = _regress(
+            g, vg_now, d, vd, cov, g_load / v, d_load / v, m_new - m, v_new - v
+        )
+        f8[word], f8[word + 1], f8[word + 2] = d0, slope, rest
+        s.topic_counts[topic, 0] += 1
+        s.topic_counts[topic, 1] += correct
+        s.topic_counts[topic, 2] += i4[2 * word + T_ATTEMPTS] == 0
+        s.topic_changed[topic] = 1
+        i4[2 * word + T_FOLDED] = topic_folded + 1
+        i4[2 * word + T_ATTEMPTS] += 1
+        i4[2 * word + T_CORRECT] += correct
+        i8[word + 3] = max(i8[word + 3], completed_ms)
+        load = 1.0 + slope
+        snapshot_topic(
+            s,
+            base,
+            day,
+            snapshots_before,
+            index,
+            d0 + load * g - f8[base + SHIFT],
+            load * load * vg + rest,
+            in_order,
+        )
+    f8[base + G], f8[base + VG] = g, vg
+    if in_order:
+        # A late attempt leaves earlier snapshots as they were seen.
+        f8[day], f8[day + 1] = g - f8[base + SHIFT], vg
+    append_row(
+        s,
+        base,
+        rows_before + i4[2 * day + D_ROWS],
+        attempt,
+        completed_ms - number * DAY_MS,
+        response,
+        hash_,
+        index | (flags << 16),
+    )
+    i4[2 * day + D_ROWS] += 1
+    i4[2 * day + D_ATTEMPTS] += 1
+    i4[2 * day + D_CORRECT] += correct
+    i4[2 * day + D_CHANGED] = 1
+    x = a * (theta - b) + gain
+    expected = c + (1.0 - c) / (1.0 + exp(-x if x > -500.0 else 500.0))
+    f8[base + FORM] += FORM_SHARE * (correct - expected - f8[base + FORM])
+    remember(s, base, entry, hash_, completed_ms // 1000, correct)
+    i4[half + FOLDED] = folded + 1
+    i4[half + ATTEMPTS] += 1
+    i4[half + CORRECT_N] += correct
+    if number < i4[half + FIRST_DAY]:
+        i4[half + FIRST_DAY] = number
+    if completed_ms > i8[base + LATEST_MS]:
+        i8[base + LATEST_MS] = completed_ms
+        if number > s.control[STREAM_WEEK] + 6:
+            s.control[STREAM_WEEK] = number - (number + 3) % 7
+    s.item_counts[item, 0] += 1
+    s.item_counts[item, 1] += correct
+    s.item_sums[item, 0] += expected
+    s.item_sums[item, 1] += expected * (1.0 - expected)
+    s.item_changed[item] = 1
+    mark(s, learner)
+
+
+@compiled
+def fold(
+    s: Arrays,
+    start: int,
+    end: int,
+    learner: I4,
+    attempt: I8,
+    item: I4,
+    topic: I4,
+    completed_ms: I8,
+    response: I4,
+    flags: U1,
+    outcome: U1,
+    lag_ms: I8,
+) -> int:
+    """Fold the attempts ``start`` to ``end`` of a batch.
+
+    Parameters
+    ----------
+    s
+        The partition.
+    learner, attempt, item, topic, completed_ms, response, flags
+        Columns of the batch, (n,): learner, 64 bits of the attempt id, item, topic or -1, event
+        time, response time (ms, -1 for none), row flags.
+    outcome
+        (n,). In: OPERATION for a void or regrade. Out: what became of each attempt.
+    lag_ms
+        (n,). Out: of a late attempt, by how much it is behind the learner's latest.
+
+    Returns
+    -------
+    int
+        The first attempt not folded: ``end``, an operation, or one for which the heap is full
+        (outcome FULL).
+    """
+    for k in range(start, end):
+        if outcome[k] == OPERATION:
+            return k
+        who = learner[k]
+        base = s.at[who]
+        if base >= 0:
+            if known(s, base, attempt[k]):
+                outcome[k] = DUPLICATE
+                continue
+            lag = s.i8[base + LATEST_MS] - completed_ms[k]
+            if lag > s.control[LATENESS_MS]:
+                outcome[k] = TOO_LATE
+                lag_ms[k] = lag
+                continue
+        elif not begin(s, who):
+            outcome[k] = FULL
+            return k
+        if not reserve(s, who, DEFAULT_CAPACITY):
+            outcome[k] = FULL
+            return k
+        fold_attempt(
+            s,
+            who,
+            attempt[k],
+            item[k],
+            topic[k],
+            completed_ms[k],
+            response[k],
+            int(np.int64(flags[k])),
+        )
+        outcome[k] = ACCEPTED
+    return end
+
+
+@compiled
+def rebase(s: Arrays, learner: int, theta: float, day: int) -> bool:
+    """Move a learner so that its ability at the end of a day is ``theta``.
+
+    Returns
+    -------
+    bool
+        False, and nothing moved, when no day up to then is stored.
+    """
+    f8, i4 = s.f8, s.i4
+    base = s.at[learner]
+    half = 2 * base
+    topics = base + HEAD_WORDS
+    days = topics + TOPIC_WORDS * i4[half + N_TOPICS]
+    for index in range(i4[half + N_DAYS] - 1, -1, -1):
+        word = days + DAY_WORDS * index
+        if i4[2 * word + D_DAY] <= day:
+            shift = theta - (f8[word] + f8[base + SHIFT])
+            f8[base + G] += shift
+            f8[base + SHIFT] += shift
+            for k in range(i4[half + N_TOPICS]):
+                topic = topics + TOPIC_WORDS * k
+                f8[topic] -= f8[topic + 1] * shift
+            mark(s, learner)
+            return True
+    return False

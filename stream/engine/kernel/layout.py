@@ -1,0 +1,124 @@
+"""Where everything of a learner lies, and the arrays of a partition.
+
+A learner is three blocks of 8-byte words in the partition's heap. The same memory is seen as
+int64 (``i8``), float64 (``f8``) and int32 (``i4``): word ``w`` is ``i8[w]`` and holds the 32-bit
+halves ``i4[2 w]`` and ``i4[2 w + 1]``.
+
+=======  ==========================================================================
+block    holds
+=======  ==========================================================================
+head     fixed fields, then topics, then days (ascending), then the days' snapshots
+rows     hashes of the attempt ids (one word each, day by day), then their rows
+memory   remembered items, the longest ago first
+=======  ==========================================================================
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Arrays"]
+
+I8 = npt.NDArray[np.int64]
+F8 = npt.NDArray[np.float64]
+I4 = npt.NDArray[np.int32]
+U1 = npt.NDArray[np.uint8]
+
+DAY_MS = 86_400_000
+WEEK = 7
+
+# -- head: words ------------------------------------------------------------------------------
+LATEST_MS, PUBLISHED_MS, G, VG, SHIFT, FORM = range(6)
+ROWS_AT, MEMORY_AT = 11, 12
+HEAD_WORDS = 14
+# -- head: 32-bit halves ----------------------------------------------------------------------
+FIRST_DAY, ATTEMPTS, CORRECT_N, FOLDED, N_TOPICS, N_DAYS = range(12, 18)
+N_SNAPSHOTS, N_ROWS, N_MEMORY, HEAD_CAPACITY = range(18, 22)
+ROWS_CAPACITY, MEMORY_CAPACITY = 26, 27
+
+# -- topic: words d0, s, r, latest_ms; halves -------------------------------------------------
+TOPIC_WORDS = 6
+T_TOPIC, T_FOLDED, T_ATTEMPTS, T_CORRECT = range(8, 12)
+
+# -- day: words theta, variance; halves -------------------------------------------------------
+DAY_WORDS = 5
+D_DAY, D_CHANGED, D_ROWS, D_SNAPSHOTS, D_ATTEMPTS, D_CORRECT = range(4, 10)
+
+# -- snapshot of a topic: words theta, variance; half -----------------------------------------
+SNAPSHOT_WORDS = 3
+S_TOPIC = 4
+
+# -- row: halves time, response time, item hash, topic | flags << 16 --------------------------
+ROW_WORDS = 2
+# -- remembered item: halves item hash, number | last << 31, time, right | wrong << 8 ---------
+MEMORY_WORDS = 2
+
+# -- control words ----------------------------------------------------------------------------
+HEAP_END, N_CHANGED, STREAM_WEEK, LATENESS_MS, RETAINED_DAYS, STORAGE_DAYS, WEIGHTED = range(7)
+CONTROL_WORDS = 8
+
+
+class Arrays(NamedTuple):
+    """The arrays of one partition, as compiled code takes them.
+
+    Attributes
+    ----------
+    i8, f8, i4
+        The heap (words,), three views of the same memory; ``i4`` has two entries a word.
+    free
+        Size class -> first free block of it, -1 for none.
+    control
+        Single numbers, see the constants.
+    at
+        Learner -> word of its head block, -1 before its first attempt.
+    changed
+        Learner -> 1 when it changed since the last flush.
+    queue
+        The changed learners, in order of their first change.
+    names
+        UTF-8 of all ids, end to end; ``user_at``, ``user_len``, ``topic_at`` and ``topic_len``
+        point into it.
+    topic_slots
+        Hash table of topic ids: topic or -1.
+    item_hash
+        Item -> its 32 bits in the rows.
+    item_params
+        Item -> a, b, c, variance of b (items, 4).
+    item_counts, item_sums
+        Item -> attempts, correct (items, 2); expected, variance (items, 2).
+    topic_counts
+        Topic -> attempts, correct, learners (topics, 3).
+    item_changed, topic_changed
+        1 when the totals changed since the last flush.
+    weights
+        Of practice, memory and form, in the order of ``practice.Weights``.
+    filter
+        prior_mean, prior_var, topic_var, drift, drift_n0, topic_drift, topic_drift_n0.
+    """
+
+    i8: I8
+    f8: F8
+    i4: I4
+    free: I8
+    control: I8
+    at: I8
+    changed: U1
+    queue: I4
+    names: U1
+    user_at: I8
+    user_len: I4
+    topic_at: I8
+    topic_len: I4
+    topic_slots: I4
+    item_hash: I4
+    item_params: F8
+    item_counts: I8
+    item_sums: F8
+    item_changed: U1
+    topic_counts: I8
+    topic_changed: U1
+    weights: F8
+    filter: F8
