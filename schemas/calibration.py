@@ -64,7 +64,11 @@ class CalibrationRequest(msgspec.Struct, omit_defaults=False):
 
 
 class CalibratedItem(msgspec.Struct):
-    """An item's estimates on the scale of the fit; None where the service gives no error."""
+    """An item's estimates on the scale of the fit; None where the service gives no error.
+
+    ``live`` is (a, b, standard error of b) as fitted together with practice and memory: what the
+    live filter folds with in place of the calibrated values. None where there is none.
+    """
 
     item_id: str
     a: float
@@ -73,6 +77,7 @@ class CalibratedItem(msgspec.Struct):
     se_a: float | None = None
     se_b: float | None = None
     n: int | None = None
+    live: tuple[float, float, float] | None = None
 
 
 class CalibrationAbilities(msgspec.Struct):
@@ -103,6 +108,9 @@ class CalibrationResult(msgspec.Struct):
         Items tagged as anchors among those fitted; those of them whose parameters were fixed.
     warnings
         What a person should know of the fit, although it succeeded.
+    weights, filter
+        Of practice, memory and form, and of the live filter on the scale of the fit; see
+        :class:`ParamsManifest`.
     """
 
     run_id: str
@@ -127,6 +135,7 @@ class CalibrationResult(msgspec.Struct):
     warnings: list[str] = msgspec.field(default_factory=list)
     type: Literal["result"] = "result"
     schema_version: int = 1
+    filter: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class CalibrationOutcome(msgspec.Struct):
@@ -203,7 +212,8 @@ class ItemParamsRecord(msgspec.Struct, gc=False):
 
     ``n`` is the number of responses they rest on, 0 where not known. ``baseline`` holds the
     item's totals (attempts, correct, expected, variance) when calibrated parameters came into
-    force: what was answered since tells of drift.
+    force: what was answered since tells of drift. ``live`` is (a, b, standard error of b) for the
+    live filter to fold with; None: ``a``, ``b``, ``se_b`` themselves.
     """
 
     item_id: str
@@ -215,10 +225,20 @@ class ItemParamsRecord(msgspec.Struct, gc=False):
     provisional: bool = False
     n: int = 0
     baseline: tuple[int, int, float, float] | None = None
+    live: tuple[float, float, float] | None = None
 
 
 class ParamsManifest(msgspec.Struct):
-    """``item-params`` (key NUL + "manifest"): ends one publication; a version is whole with it."""
+    """``item-params`` (key NUL + "manifest"): ends one publication; a version is whole with it.
+
+    Attributes
+    ----------
+    weights
+        Of practice, memory and form, by name; empty: none.
+    filter
+        Constants of the ability filter on the reference scale that were fitted with the items,
+        by the name of their field in ``FilterConfig``. What is missing is as by default.
+    """
 
     version: str
     sequence: int
@@ -230,6 +250,7 @@ class ParamsManifest(msgspec.Struct):
     linking_method: str
     published_at: int
     weights: dict[str, float] = msgspec.field(default_factory=dict)
+    filter: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class BatchAbility(msgspec.Struct, gc=False):

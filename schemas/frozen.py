@@ -23,6 +23,7 @@ from schemas.calibration import (
     ItemParamsRecord,
     ParamsManifest,
 )
+from schemas.models import ModelLearners, ModelRequest, ModelResult
 from schemas.outputs import (
     FeatureUpdate,
     ItemPartial,
@@ -47,6 +48,9 @@ EVENTS: dict[str, type] = {
     "calibration-result": CalibrationResult,
     "calibration-outcome": CalibrationOutcome,
     "calibration-alert": CalibrationAlert,
+    "model-request": ModelRequest,
+    "model-learners": ModelLearners,
+    "model-result": ModelResult,
     "item-params": ItemParamsRecord,
     "params-manifest": ParamsManifest,
     "batch-ability": BatchAbility,

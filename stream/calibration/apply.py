@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from math import isfinite
 
 from schemas.calibration import (
@@ -20,6 +21,7 @@ from stream.calibration.gates import failed_gates, is_well_determined
 from stream.calibration.link import Link, link_to_reference
 from stream.calibration.runs import Ability
 from stream.calibration.state import ParamsInForce
+from stream.domain.ability import filter_from, rescaled_filter
 from stream.domain.drift import AnswerSums
 from stream.errors import LinkingError
 from stream.kafka.transaction import Outgoing
@@ -167,6 +169,7 @@ def linked_items(
                     version=version,
                     n=in_force.n,
                     baseline=sums.get(item.item_id, _NO_ANSWERS),
+                    live=_linked_live(item, link),
                 )
             )
         elif determined or not calibrated:
@@ -181,9 +184,23 @@ def linked_items(
                     provisional=not determined,
                     n=item.n or 0,
                     baseline=sums.get(item.item_id, _NO_ANSWERS) if determined else None,
+                    live=_linked_live(item, link),
                 )
             )
     return records
+
+
+def _linked_live(item: CalibratedItem, link: Link) -> tuple[float, float, float] | None:
+    if item.live is None:
+        return None
+    a, b, se_b = item.live
+    return a / link.slope, link.slope * b + link.intercept, link.slope * se_b
+
+
+def _linked_filter(values: Mapping[str, float], link: Link) -> dict[str, float]:
+    return (
+        asdict(rescaled_filter(filter_from(values), link.slope, link.intercept)) if values else {}
+    )
 
 
 def _item_messages(items: list[ItemParamsRecord]) -> list[Outgoing]:
@@ -224,6 +241,7 @@ def _manifest(result: CalibrationResult, link: Link, outcome: CalibrationOutcome
         linking_method=link.method,
         published_at=outcome.decided_at,
         weights=result.weights,
+        filter=_linked_filter(result.filter, link),
     )
     return Outgoing(item_params_topic.name, MANIFEST_KEY, encode(manifest), 0)
 

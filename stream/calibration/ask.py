@@ -1,22 +1,23 @@
-"""Asking for a calibration from outside the calibrator: the command line, a CronJob."""
+"""Asking for a fit from outside the calibrator: the command line, a CronJob."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import date
 from typing import Any, Literal
 
 from confluent_kafka import KafkaException
 
-from schemas.calibration import CalibrationRequest
 from schemas.codec import encode
-from stream.calibration.runs import Run
+from stream.calibration.runs import Request, Run
 from stream.calibration.state import CalibratorState
-from stream.calibration.trigger import Reason, new_request
+from stream.calibration.trigger import Reason, new_model_request, new_request
 from stream.errors import BrokerUnavailableError, CalibrationError, NothingToCalibrateError
 from stream.kafka.clients import new_producer
 from stream.kafka.reader import Handler, Record, TailReader
+from stream.models.registry import KINDS
 from stream.settings import Settings
 from topics.catalogue import (
     calibration_requests_topic,
@@ -37,9 +38,10 @@ async def ask(
     detail: str = "",
     *,
     reason: Literal["manual", "schedule"] = "manual",
+    as_of: date | None = None,
     wait_s: float | None = None,
 ) -> Run:
-    """Publish a request for a calibration of what the engines have folded so far.
+    """Publish a request for a fit of what the engines have folded so far.
 
     If the very same is being worked on already, that run is returned and nothing is published.
 
@@ -48,11 +50,13 @@ async def ask(
     settings
         Where the broker is, and what to fit.
     kind
-        Calibration kind.
+        ``irt``, or a model's.
     detail
         Who asks, for the event.
     reason
         A person asks, or the clock.
+    as_of
+        Of a model: what happened before this day counts; None: the whole weeks so far.
     wait_s
         Seconds to wait until the request is decided; None: do not wait.
 
@@ -77,10 +81,15 @@ async def ask(
         await _within(reader.caught_up(), settings)
         if not state.totals.responses:
             raise NothingToCalibrateError(
-                "No attempt has been folded yet, so there is nothing to calibrate. Start the "
+                "No attempt has been folded yet, so there is nothing to fit. Start the "
                 "engine and send attempts; nothing was published."
             )
-        request = new_request(state, settings, _now_ms(), Reason(reason, detail), kind)
+        why = Reason(reason, detail)
+        request: Request = (
+            new_model_request(state, settings, _now_ms(), why, kind, as_of)
+            if kind in KINDS
+            else new_request(state, settings, _now_ms(), why, kind)
+        )
         run = state.runs.by_request.get(request.request_id)
         if run is None or run.decided:
             state.runs.add_request(request, await asyncio.to_thread(_publish, settings, request))
@@ -121,7 +130,7 @@ def _handlers(state: CalibratorState) -> dict[str, Handler]:
     }
 
 
-def _publish(settings: Settings, request: CalibrationRequest) -> int:
+def _publish(settings: Settings, request: Request) -> int:
     """Publish a request; return its offset."""
     offsets: list[int] = []
 

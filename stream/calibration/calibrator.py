@@ -1,4 +1,4 @@
-"""The calibrator role: asks for calibrations, runs them, brings their results into force.
+"""The calibrator role: asks for calibrations and models, runs them, brings results into force.
 
 Several processes may run; the one that Faust gives the single partition of
 ``calibration-requests`` leads, the others stand by. Everything a leader publishes goes through one
@@ -19,17 +19,22 @@ from typing import Any
 
 from mode import Service
 
-from schemas.calibration import CalibrationRequest, CalibrationResult
+from schemas.calibration import CalibrationResult
 from schemas.codec import encode
+from schemas.models import ModelRequest, ModelResult
 from stream.app import ThetaApp
 from stream.calibration import apply, drift, provisional, run, trigger
 from stream.calibration.run import Fitter
+from stream.calibration.runs import Request, Run
 from stream.calibration.state import CalibratorState
 from stream.calibration.trigger import DriftCheck
 from stream.errors import PublishError
 from stream.kafka.admin import ensure_topics
 from stream.kafka.reader import Record, TailReader
 from stream.kafka.transaction import Outgoing, TransactionalPublisher
+from stream.models import registry
+from stream.models.request import enabled_kinds, scheduled_since
+from stream.models.run import fit_model
 from topics.catalogue import (
     calibration_requests_topic,
     calibration_results_topic,
@@ -42,8 +47,8 @@ __all__ = ["KINDS", "Calibrator"]
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("irt",)
-"""Calibration kinds of this release."""
+KINDS = ("irt", *registry.KINDS)
+"""All that can be asked for: the items' calibration, and the models."""
 
 
 class Calibrator(Service):
@@ -87,6 +92,8 @@ class Calibrator(Service):
     async def on_start(self) -> None:
         """Make missing topics and begin to follow item totals and parameters."""
         trigger.parse_schedule(self.settings.calibration_schedule)
+        for kind in registry.KINDS.values():
+            scheduled_since(kind, self.settings, 0)  # for its complaint about a bad schedule
         await ensure_topics(self.settings)
         self._reader.start()
 
@@ -177,17 +184,22 @@ class Calibrator(Service):
     # -- work --------------------------------------------------------------------------------
 
     async def ask_if_due(self) -> None:
-        """Publish a request if one is due; called by a timer."""
-        if not self.leading:
-            return
-        request = trigger.decide(
-            self.known, self.settings, int(time.time() * 1000), drift=self._fresh_drift
-        )
+        """Publish the requests that are due; called by a timer."""
+        now_ms = int(time.time() * 1000)
+        if self.leading:
+            calibration = trigger.decide(self.known, self.settings, now_ms, drift=self._fresh_drift)
+            await self._publish_request(calibration)
+        for kind in enabled_kinds(self.settings):
+            if self.leading:
+                model = trigger.decide_model(self.known, self.settings, now_ms, kind.name)
+                await self._publish_request(model)
+
+    async def _publish_request(self, request: Request | None) -> None:
         if request is None:
             return
         logger.info(
-            "calibration %s is asked for: %s (%s)",
-            *(request.request_id, request.reason, request.detail),
+            "%s %s is asked for: %s (%s)",
+            *(request.kind, request.request_id, request.reason, request.detail),
         )
         # Noted at once, so that the next tick does not ask again before it comes back.
         self.known.runs.add_request(request)
@@ -221,7 +233,7 @@ class Calibrator(Service):
                 now_ms = int(time.time() * 1000)
                 await self._publish(
                     provisional.publication(
-                        due, totals, params.sequence + 1, now_ms, params.weights
+                        due, totals, params.sequence + 1, now_ms, params.weights, params.filter
                     )
                 )
                 logger.info("%d provisional difficulties published", len(due))
@@ -237,29 +249,39 @@ class Calibrator(Service):
                 await self._decide(result)
 
     async def _start_next(self, kind: str) -> None:
-        """Start the newest unanswered request of a kind unless one is running."""
+        """Start an unanswered request of a kind unless one is running.
+
+        Of calibrations the newest, which covers those before it; of models the oldest.
+        """
         if kind in self._running:
             return
         waiting = self.known.runs.unanswered(kind)
         if not waiting:
             return
-        *overtaken, newest = waiting
-        for old in overtaken:
-            await self._tell(run.superseded(old.request, old.offset, newest.request))
-        work = self._run(newest.request, newest.offset)
-        self._running[kind] = asyncio.create_task(self._guarded(work))
+        chosen = waiting[0]
+        if kind not in registry.KINDS:
+            *overtaken, chosen = waiting
+            for old in overtaken:
+                await self._tell(run.superseded(old, chosen))
+        self._running[kind] = asyncio.create_task(self._guarded(self._run(chosen)))
 
-    async def _run(self, request: CalibrationRequest, offset: int) -> None:
+    async def _run(self, asked: Run) -> None:
         """Answer a request, in a task of its own: a fit is never awaited by an agent."""
+        request, offset = asked.request, asked.offset
         try:
-            messages = await run.calibrate(
-                self.settings,
-                request,
-                offset,
-                self._fit,
-                has_reference=bool(self.known.params.calibrated()),
-            )
+            if isinstance(request, ModelRequest):
+                messages = await fit_model(self.settings, request, offset)
+            else:
+                messages = await run.calibrate(
+                    self.settings,
+                    request,
+                    offset,
+                    self._fit,
+                    has_reference=bool(self.known.params.calibrated()),
+                )
             await self._tell(messages)
+            if isinstance(request, ModelRequest):
+                self._log_model(request.request_id)
         finally:
             self._running.pop(request.kind, None)
             self._wake.set()
@@ -294,6 +316,15 @@ class Calibrator(Service):
             *(outcome.slope, outcome.intercept, outcome.method, outcome.n_common),
             "".join(f"; {text}" for text in (*outcome.reasons, *outcome.warnings)),
         )
+
+    def _log_model(self, request_id: str) -> None:
+        result = self.known.runs.by_request[request_id].result
+        if isinstance(result, ModelResult):
+            logger.info(
+                "%s %s as of %s is %s: %s, %d learners",
+                *(result.kind, result.run_id, result.as_of, result.status),
+                *(result.dataset, result.n_learners),
+            )
 
     async def _tell(self, messages: list[Outgoing]) -> None:
         """Publish, and know at once what was published: it comes back only later."""

@@ -34,8 +34,8 @@ def fresh_drift(state: CalibratorState, kind: str = "irt") -> str | None:
     Those are the ones that the last calibration did not know of yet, or that have twice as many
     responses now.
     """
-    last = state.runs.last_success(kind)
-    known = last.request.drifted_items if last else {}
+    last = state.runs.last_calibration(kind)
+    known = last[0].drifted_items if last else {}
     fresh = [item for item, d in state.drifted.items() if d.n >= _GROWTH * known.get(item, 0)]
     if not fresh:
         return None

@@ -77,7 +77,7 @@ def link_to_reference(result: CalibrationResult, in_force: Mapping[str, ItemPara
     warnings: list[str] = []
     if len(tagged) >= MIN_ANCHORS:
         try:
-            return _through(tagged, fitted, in_force, anchors=True)
+            return _through(tagged, fitted, in_force, result.n_learners, anchors=True)
         except LinkingError as error:
             warnings = [f"Tagged anchors were not used, all common items were: {error}"]
     elif result.tagged_anchors:
@@ -85,7 +85,7 @@ def link_to_reference(result: CalibrationResult, in_force: Mapping[str, ItemPara
             f"Only {len(tagged)} tagged anchors are calibrated and fitted again, {MIN_ANCHORS} "
             "are needed: the link rests on all common items."
         ]
-    found = _through(common, fitted, in_force, anchors=False)
+    found = _through(common, fitted, in_force, result.n_learners, anchors=False)
     return replace(found, warnings=[*warnings, *found.warnings])
 
 
@@ -103,6 +103,7 @@ def _through(
     common: list[str],
     fitted: Mapping[str, CalibratedItem],
     in_force: Mapping[str, ItemParamsRecord],
+    n_learners: int,
     *,
     anchors: bool,
 ) -> Link:
@@ -123,6 +124,7 @@ def _through(
             c=_column(item.c for item in reference),
             se_b=_column(item.se_b for item in reference),
         ),
+        n_learners=n_learners,
     )
     if constants.warnings:
         raise LinkingError("the link is weak. " + " ".join(constants.warnings))

@@ -1,20 +1,33 @@
-"""Fitting the weights of practice, memory and form beside a calibration's items."""
+"""What the live filter folds with: weights, items and population, fitted on all attempts.
+
+A calibration sees first attempts, as if nobody learned anything between them. The live filter
+knows of practice, memory and form, so the items it folds with are those fitted together with
+them. They are put on the scale of the calibration: there, what an average first attempt to an
+item tells of theta is the same by either.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
 from schemas.calibration import CalibratedItem
+from stream.calibration.gates import is_well_determined
 from stream.calibration.observations import Observations
-from stream.calibration.weights import ItemTable, fit_weights
-from stream.domain.follow import AttemptLog
-from stream.domain.practice import MAX_WEIGHT
+from stream.calibration.weights import ItemTable, WeightFit, fit_weights, refit_items
+from stream.domain.ability import rescaled_filter
+from stream.domain.common_items import ItemArrays
+from stream.domain.follow import AttemptLog, follow
+from stream.domain.irt import FloatArray
+from stream.domain.linking import MIN_ANCHORS, LinkingConstants, link
+from stream.domain.practice import MAX_WEIGHT, Weights
+from stream.errors import LinkingError
 
-__all__ = ["MAX_ATTEMPTS", "MIN_ATTEMPTS", "practice_weights"]
+__all__ = ["MAX_ATTEMPTS", "MIN_ATTEMPTS", "LiveFit", "fit_live", "practice_weights", "rescaled"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,52 +35,159 @@ MIN_ATTEMPTS = 2000
 """Fewer attempts say nothing of practice that the weights' prior would not outweigh."""
 
 MAX_ATTEMPTS = 60_000
-"""Attempts of whole learners that are followed, so that the fit takes seconds."""
+"""Attempts of whole learners on which the weights are fitted: some twenty passes, so that the
+fit takes seconds to a minute. The items are then fitted on all attempts."""
+
+MAX_FOLLOWED = 500_000
+"""Attempts of whole learners on which the items are fitted: two passes."""
 
 _UNKNOWN_VARIANCE = 1.0
 
 
-def practice_weights(
-    observations: Observations, items: Sequence[CalibratedItem]
-) -> dict[str, float]:
-    """Fit the weights with the items held as they were calibrated; blocks for seconds.
+@dataclass(frozen=True, slots=True)
+class LiveFit:
+    """What is published beside the calibrated items; empty if it would not predict better."""
 
-    Weights are logits, whatever the scale of the items: linking leaves them as they are.
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight by name, logits: the same on every scale."""
+    filter: dict[str, float] = field(default_factory=dict)
+    """`FilterConfig` by name, on the scale of the calibration."""
+    items: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    """item_id -> (a, b, standard error of b), on the scale of the calibration."""
+
+
+def practice_weights(observations: Observations, items: Sequence[CalibratedItem]) -> LiveFit:
+    """Fit what the live filter folds with; blocks for seconds to a minute.
 
     Parameters
     ----------
     observations
         With its ``log``.
     items
-        On the scale of the fit.
+        As calibrated, on the scale of the fit.
 
     Returns
     -------
-    dict
-        Weight by name; empty where the log is too small, or no weights predict better than none.
+    LiveFit
+        Empty where the log is too small. Without ``filter`` and ``items`` where fewer than 5
+        items are determined well enough to hold the scale: the weights then belong to the
+        calibrated items.
     """
     log = observations.log
     if log is None or len(log) < MIN_ATTEMPTS:
-        return {}
+        return LiveFit()
     began = time.monotonic()
-    fit = fit_weights(_sample(log), _table(observations, items))
-    weights = {name: value for name, value in fit.weights._asdict().items() if value}
+    table = _table(observations, items)
+    fit = fit_live(log, table.c)
+    try:
+        scale = _scale(log, fit, table, _determined(observations, items))
+    except LinkingError as error:
+        logger.warning("live items are not published, calibrated ones are folded with: %s", error)
+        fit = fit_weights(_sample(log, MAX_ATTEMPTS), table)
+        found = LiveFit(weights=_named(fit))
+    else:
+        fit = rescaled(fit, scale.slope, scale.intercept)
+        used = np.bincount(log.item, minlength=log.n_items) > 0
+        found = LiveFit(
+            _named(fit),
+            asdict(fit.config),
+            {
+                name: (
+                    fit.items.a[i].item(),
+                    fit.items.b[i].item(),
+                    fit.items.b_var[i].item() ** 0.5,
+                )
+                for i, name in enumerate(observations.items)
+                if used[i]
+            },
+        )
     logger.info(
-        "practice weights from %d attempts in %.1f s: log-loss %.4f to %.4f",
-        *(min(len(log), MAX_ATTEMPTS), time.monotonic() - began, fit.losses[0], fit.losses[-1]),
+        "live filter from %d attempts in %.1f s: log-loss %.4f to %.4f",
+        *(len(log), time.monotonic() - began, fit.losses[0], fit.losses[-1]),
     )
-    return weights if all(abs(value) <= MAX_WEIGHT for value in weights.values()) else {}
+    return found if all(abs(w) <= MAX_WEIGHT for w in found.weights.values()) else LiveFit()
 
 
-def _sample(log: AttemptLog) -> AttemptLog:
-    """Return whole learners, spread over all, with at most MAX_ATTEMPTS attempts."""
-    if len(log) <= MAX_ATTEMPTS:
+def fit_live(
+    log: AttemptLog,
+    guessing: FloatArray | None = None,
+    *,
+    slopes: bool = True,
+    memory: bool = True,
+    practice: bool = True,
+) -> WeightFit:
+    """Fit weights, items and population on a scale of their own; of large logs, on a sample.
+
+    Parameters
+    ----------
+    log
+        All attempts to learn from.
+    guessing
+        (n_items,) lower asymptotes, held; None for 0.
+    slopes, memory, practice
+        As for `fit_weights`.
+    """
+    some = _sample(log, MAX_ATTEMPTS)
+    fit = fit_weights(some, guessing=guessing, slopes=slopes, memory=memory, practice=practice)
+    return fit if len(some) == len(log) else refit_items(_sample(log, MAX_FOLLOWED), fit)
+
+
+def rescaled(fit: WeightFit, slope: float, intercept: float) -> WeightFit:
+    """Return a fit on the scale theta* = slope theta + intercept; it predicts the same."""
+    items = fit.items
+    return replace(
+        fit,
+        items=ItemTable(
+            items.a / slope, slope * items.b + intercept, items.c, slope**2 * items.b_var
+        ),
+        config=rescaled_filter(fit.config, slope, intercept),
+    )
+
+
+def _scale(
+    log: AttemptLog, fit: WeightFit, calibrated: ItemTable, determined: list[int]
+) -> LinkingConstants:
+    """Find how a live fit reaches the calibration's scale, by Stocking-Lord.
+
+    A calibrated difficulty holds the practice of an average first attempt, so the live one is
+    eased by it before the two are compared.
+    """
+    if len(determined) < MIN_ANCHORS:
+        raise LinkingError(f"{len(determined)} items hold the scale, {MIN_ANCHORS} are needed")
+    some = _sample(log, MAX_ATTEMPTS)
+    items, i = fit.items, some.item
+    followed = follow(
+        some, items.a[i], items.b[i], items.c[i], items.b_var[i], fit.weights, fit.config
+    )
+    first = followed.features[:, Weights._fields.index("seen")] == 0.0
+    gain = followed.features[first] @ np.array(fit.weights)
+    n = np.bincount(i[first], minlength=log.n_items)
+    overall = float(gain.mean()) if len(gain) else 0.0
+    average = (np.bincount(i[first], gain, log.n_items) + overall) / (n + 1.0)
+    a, b, c = items.a, items.b - average / items.a, items.c
+    at = np.array(determined)
+    live = ItemArrays(a[at], b[at], c[at])
+    return link(live, ItemArrays(calibrated.a[at], calibrated.b[at], c[at]), purify=False)
+
+
+def _named(fit: WeightFit) -> dict[str, float]:
+    return {name: value for name, value in fit.weights._asdict().items() if value}
+
+
+def _sample(log: AttemptLog, most: int) -> AttemptLog:
+    """Return whole learners, spread over all, with at most ``most`` attempts."""
+    if len(log) <= most:
         return log
     counts = np.bincount(log.learner, minlength=log.n_learners)
     order = np.random.default_rng(log.n_learners).permutation(log.n_learners)
-    fits = np.cumsum(counts[order]) <= MAX_ATTEMPTS
+    fits = np.cumsum(counts[order]) <= most
     chosen = order[fits] if fits.any() else order[:1]
     return log.where(np.isin(log.learner, chosen))
+
+
+def _determined(observations: Observations, items: Sequence[CalibratedItem]) -> list[int]:
+    number = {name: index for index, name in enumerate(observations.items)}
+    return [number[item.item_id] for item in items if is_well_determined(item)]
 
 
 def _table(observations: Observations, items: Sequence[CalibratedItem]) -> ItemTable:

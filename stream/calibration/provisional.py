@@ -62,6 +62,7 @@ def publication(
     sequence: int,
     now_ms: int,
     weights: dict[str, float],
+    constants: dict[str, float],
 ) -> list[Outgoing]:
     """Return the records of one version of provisional difficulties, its manifest last.
 
@@ -75,8 +76,9 @@ def publication(
         Number of the version, one more than the newest in force.
     now_ms
         Wall clock, epoch ms.
-    weights
-        Those in force: every manifest names them, since the topic keeps only the newest.
+    weights, constants
+        Of practice, memory and form, and of the live filter, those in force: every manifest
+        names them, since the topic keeps only the newest.
     """
     version = f"prov-{sequence}"
     records = [
@@ -103,6 +105,7 @@ def publication(
         linking_method="none",
         published_at=now_ms,
         weights=weights,
+        filter=constants,
     )
     return [
         *(Outgoing(item_params_topic.name, r.item_id.encode(), encode(r), 0) for r in records),
@@ -130,9 +133,14 @@ def _population(totals: ItemTotals, params: ParamsInForce) -> tuple[float, float
         mean, _ = provisional_difficulty(totals.responses, correct, 0.0)
         return 0.0, mean, 1.0
     offsets = [
-        item.b
+        _live_difficulty(item)
         - provisional_difficulty(totals.n[item.item_id], totals.correct[item.item_id], 0.0, 10.0)[0]
         for item in known
     ]
-    difficulties = [item.b for item in known]
+    difficulties = [_live_difficulty(item) for item in known]
     return fmean(offsets), fmean(difficulties), max(_LEAST_SPREAD, pstdev(difficulties))
+
+
+def _live_difficulty(item: ItemParamsRecord) -> float:
+    """Return the difficulty that is folded with, on whose level new items must lie."""
+    return item.live[1] if item.live else item.b

@@ -19,8 +19,8 @@ from schemas.calibration import (
 from schemas.codec import encode
 from stream.calibration.anchor_fit import misfitting_anchors
 from stream.calibration.observations import Observations, read_observations
-from stream.calibration.practice_weights import practice_weights
-from stream.calibration.runs import Ability
+from stream.calibration.practice_weights import LiveFit, practice_weights
+from stream.calibration.runs import Ability, Run
 from stream.calibration.tagged import tagged_anchors
 from stream.domain.irt import ItemParams
 from stream.domain.linking import MIN_ANCHORS
@@ -118,7 +118,7 @@ async def calibrate(
             *(len(observations.learners), len(observations.items), len(anchors.fixed)),
         )
         found = await fit(observations, request.model, anchors.fixed)
-        weights = await asyncio.to_thread(practice_weights, observations, found.items)
+        live = await asyncio.to_thread(practice_weights, observations, found.items)
         misfits = await asyncio.to_thread(
             misfitting_anchors, observations, anchors.fixed, found.abilities
         )
@@ -128,7 +128,7 @@ async def calibrate(
     except Exception as error:
         logger.exception("calibration %s failed unexpectedly", request.request_id)
         return failure(request, offset, f"unexpected {type(error).__name__}: {error}")
-    return _success(request, offset, observations, anchors, found, weights)
+    return _success(request, offset, observations, anchors, found, live)
 
 
 def failure(request: CalibrationRequest, offset: int, error: str) -> list[Outgoing]:
@@ -137,11 +137,11 @@ def failure(request: CalibrationRequest, offset: int, error: str) -> list[Outgoi
     return [_outgoing(_result(request, offset, status="failed", error=error))]
 
 
-def superseded(
-    request: CalibrationRequest, offset: int, newer: CalibrationRequest
-) -> list[Outgoing]:
+def superseded(old: Run, newer: Run) -> list[Outgoing]:
     """Return the result of a request that a newer one has overtaken while it waited."""
-    return failure(request, offset, f"overtaken by the newer request {newer.request_id}")
+    assert isinstance(old.request, CalibrationRequest)
+    error = f"overtaken by the newer request {newer.request.request_id}"
+    return failure(old.request, old.offset, error)
 
 
 async def _read(
@@ -203,7 +203,7 @@ def _success(
     observations: Observations,
     anchors: _Anchors,
     found: Fit,
-    weights: dict[str, float],
+    live: LiveFit,
 ) -> list[Outgoing]:
     parts = [
         found.abilities[start : start + ABILITIES_A_PART]
@@ -221,6 +221,7 @@ def _success(
     counts = observations.item_counts()
     for item in found.items:
         item.n = counts.get(item.item_id, item.n)
+        item.live = live.items.get(item.item_id)
     result = _result(
         request,
         offset,
@@ -235,7 +236,8 @@ def _success(
         tagged_anchors=anchors.tagged,
         fixed_anchors=sorted(anchors.fixed),
         warnings=[*anchors.warnings, *_warnings(found)],
-        weights=weights,
+        weights=live.weights,
+        filter=live.filter,
     )
     return [
         *(

@@ -1,4 +1,7 @@
-"""Requests for calibrations, their results, and what became of those."""
+"""Requests for fits, their results, and what became of those.
+
+A calibration's result is decided on afterwards; a model's is final.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,9 @@ from schemas.calibration import (
     CalibrationResult,
 )
 from schemas.codec import decode
+from schemas.models import ModelRequest, ModelResult
 
-__all__ = ["Ability", "Run", "Runs"]
+__all__ = ["Ability", "Request", "Result", "Run", "Runs"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,9 @@ _RUNS_KEPT = 200
 
 Ability = tuple[str, float, float]
 """user_id, theta, se."""
+
+Request = CalibrationRequest | ModelRequest
+Result = CalibrationResult | ModelResult
 
 
 @dataclass(slots=True)
@@ -38,12 +45,12 @@ class Run:
     result
         Its newest. Without items once there is an outcome: they are on ``item-params`` then.
     outcome
-        Of that result.
+        Of that result; a model's has none.
     """
 
-    request: CalibrationRequest
+    request: Request
     offset: int
-    result: CalibrationResult | None = None
+    result: Result | None = None
     outcome: CalibrationOutcome | None = None
 
     @property
@@ -55,8 +62,16 @@ class Run:
 
     @property
     def decided(self) -> bool:
-        """Whether nothing is left to do: it failed, or its result was applied or refused."""
-        return self.ended and (self.failed or self.outcome is not None)
+        """Whether nothing is left to do: it failed, is final, or was applied or refused."""
+        final = isinstance(self.result, ModelResult)
+        return self.ended and (self.failed or final or self.outcome is not None)
+
+    @property
+    def fruitful(self) -> bool:
+        """Whether it led to something: a model, or parameters that were not refused."""
+        if isinstance(self.result, ModelResult):
+            return not self.failed
+        return self.outcome is not None and self.outcome.status != "refused"
 
     @property
     def failed(self) -> bool:
@@ -90,9 +105,9 @@ class Runs:
     abilities: dict[str, dict[int, list[Ability]]] = field(default_factory=dict)
     drift_told: set[tuple[str, str]] = field(default_factory=set)
     _decided: set[str] = field(default_factory=set)
-    _early: dict[str, list[CalibrationResult | CalibrationOutcome]] = field(default_factory=dict)
+    _early: dict[str, list[Result | CalibrationOutcome]] = field(default_factory=dict)
 
-    def add_request(self, request: CalibrationRequest, offset: int = -1) -> None:
+    def add_request(self, request: Request, offset: int = -1) -> None:
         """Note a request; a repeat opens the run again only where that would be of use."""
         known = self.by_request.get(request.request_id)
         if known is None:
@@ -118,11 +133,13 @@ class Runs:
             self._add(decode(value, CalibrationResult))
         elif kind == "outcome":
             self._add(decode(value, CalibrationOutcome))
+        elif kind == "model_result":
+            self._add(decode(value, ModelResult))
         elif kind == "alert":
             alert = decode(value, CalibrationAlert)
             if alert.item_id is not None and alert.version:
                 self.drift_told.add((alert.item_id, alert.version))
-        else:
+        elif kind != "model_learners":  # those are the sink's business
             logger.warning("a record of calibration-results has the unknown type %r", kind)
 
     def of_kind(self, kind: str) -> list[Run]:
@@ -132,11 +149,14 @@ class Runs:
     def unanswered(self, kind: str) -> list[Run]:
         """Return the runs that wait for a result, the newest last.
 
-        What was asked before a request that is answered already is covered by it.
+        What was asked before a calibration that is answered already is covered by it. Models are
+        fitted as of a day each, so that none covers another.
         """
         waiting: list[Run] = []
         for run in reversed(self.of_kind(kind)):
             if run.ended:
+                if isinstance(run.request, ModelRequest):
+                    continue
                 break
             if run.offset >= 0:
                 waiting.insert(0, run)
@@ -147,15 +167,20 @@ class Runs:
         return [
             run.result
             for run in self.by_request.values()
-            if run.result is not None and not run.failed and run.outcome is None
+            if isinstance(run.result, CalibrationResult) and not run.failed and run.outcome is None
         ]
 
-    def last_success(self, kind: str) -> Run | None:
-        """Return the newest run that gave a result, whether it was applied or not."""
-        done = [r for r in self.of_kind(kind) if r.result and r.result.status == "succeeded"]
-        return done[-1] if done else None
+    def last_calibration(self, kind: str) -> tuple[CalibrationRequest, CalibrationResult] | None:
+        """Return the newest calibration that gave a result, whether it was applied or not."""
+        for run in reversed(self.of_kind(kind)):
+            request, result = run.request, run.result
+            if isinstance(request, CalibrationRequest) and isinstance(result, CalibrationResult):
+                if run.failed:
+                    continue
+                return request, result
+        return None
 
-    def _add(self, event: CalibrationResult | CalibrationOutcome) -> None:
+    def _add(self, event: Result | CalibrationOutcome) -> None:
         if isinstance(event, CalibrationOutcome):
             self._decided.add(event.run_id)
             self.abilities.pop(event.run_id, None)
@@ -163,13 +188,15 @@ class Runs:
         if run is None:
             # Topics are read one beside the other: the request may still come.
             self._early.setdefault(event.request_id, []).append(event)
-        elif isinstance(event, CalibrationResult):
+        elif not isinstance(event, CalibrationOutcome):
             newest = run.result
             if newest is None or (
                 event.run_id != newest.run_id and event.request_offset >= newest.request_offset
             ):
                 run.result, run.outcome = event, None
-        elif run.result is not None and run.result.run_id == event.run_id:
+                if isinstance(event, ModelResult):
+                    event.answer = {}  # the sink's business
+        elif isinstance(run.result, CalibrationResult) and run.result.run_id == event.run_id:
             run.outcome = event
             run.result.items = []
 

@@ -22,10 +22,12 @@ from schemas.calibration import (
     ParamsManifest,
 )
 from schemas.codec import decode
+from schemas.models import ModelRequest
 from schemas.outputs import ItemPartial, Watermark
 from stream.calibration.runs import Runs
 from stream.domain.drift import AnswerSums, ItemDrift
 from stream.domain.window import DAY_MS
+from stream.models.registry import KINDS
 
 __all__ = ["CalibratorState", "ItemTotals", "ParamsInForce"]
 
@@ -94,6 +96,8 @@ class ParamsInForce:
         Name of the newest calibration in force.
     weights
         Weights of practice, memory and form in force, by name.
+    filter
+        Constants of the live filter in force, by name, on the reference scale.
     """
 
     def __init__(self) -> None:
@@ -101,6 +105,7 @@ class ParamsInForce:
         self.sequence = 0
         self.calibrated_version = NO_VERSION
         self.weights: dict[str, float] = {}
+        self.filter: dict[str, float] = {}
         self._pending: dict[str, ItemParamsRecord] = {}
 
     def add(self, key: bytes | None, value: bytes | None) -> None:
@@ -109,7 +114,8 @@ class ParamsInForce:
             return
         if key == MANIFEST_KEY:
             manifest = decode(value, ParamsManifest)
-            self.sequence, self.weights = manifest.sequence, manifest.weights
+            self.sequence = manifest.sequence
+            self.weights, self.filter = manifest.weights, manifest.filter
             self.items.update(self._pending)
             self._pending = {}
             # The topic is compacted to one manifest, perhaps of a provisional version: the
@@ -163,7 +169,11 @@ class CalibratorState:
     def add_request(self, value: bytes | None, offset: int) -> None:
         """Take a record of ``calibration-requests``."""
         with _skipping("calibration-requests"):
-            self.runs.add_request(decode(value or b"", CalibrationRequest), offset)
+            record = value or b""
+            if decode(record, _OfKind).kind in KINDS:
+                self.runs.add_request(decode(record, ModelRequest), offset)
+            else:
+                self.runs.add_request(decode(record, CalibrationRequest), offset)
 
     def add_result(self, value: bytes | None) -> None:
         """Take a record of ``calibration-results``."""
@@ -177,6 +187,10 @@ class CalibratorState:
         event time is in its latest week or after.
         """
         return max(0, (self.stream_week - lookback_days - 1) * DAY_MS)
+
+
+class _OfKind(msgspec.Struct):
+    kind: str
 
 
 @contextmanager

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 from schemas.calibration import CalibrationRequest
 from schemas.codec import encode
+from schemas.models import ModelRequest, ModelResult
 from stream.calibration.state import CalibratorState
 from stream.errors import SettingsError
+from stream.models import request as models
+from stream.models.registry import KINDS
 from stream.settings import Settings
 
-__all__ = ["DriftCheck", "Reason", "decide", "lease_ms", "new_request", "parse_schedule"]
+__all__ = [
+    "DriftCheck",
+    "Reason",
+    "decide",
+    "decide_model",
+    "lease_ms",
+    "new_model_request",
+    "new_request",
+    "parse_schedule",
+]
 
 LONGEST_COOLDOWN_MS = 3_600_000
 """The cool-down doubles with every run in a row that came to nothing, up to this (ms)."""
@@ -42,7 +54,7 @@ def decide(
     kind: str = "irt",
     drift: DriftCheck | None = None,
 ) -> CalibrationRequest | None:
-    """Return the request that is due now, or None.
+    """Return the calibration request that is due now, or None.
 
     Parameters
     ----------
@@ -57,17 +69,60 @@ def decide(
     drift
         Looks at the item statistics for drift; by default nobody does.
     """
-    if _in_flight(state, settings, now_ms, kind) or now_ms < _cool_until(state, settings, kind):
+    if _held_back(state, settings, now_ms, kind, lease_ms(settings)):
         return None
     reason = _reason(state, settings, now_ms, kind, drift)
     if reason is None:
         return None
     request = new_request(state, settings, now_ms, reason, kind)
-    known = state.runs.by_request.get(request.request_id)
-    # The same data gave its answer already; asking again would only repeat it.
-    if known is not None and known.result is not None and known.result.status == "succeeded":
+    return None if _answered(state, request.request_id) else request
+
+
+def decide_model(
+    state: CalibratorState, settings: Settings, now_ms: int, kind: str
+) -> ModelRequest | None:
+    """Return the model request that is due now, or None.
+
+    One is due when none as of this week was asked for since the schedule's latest time, or those
+    that were failed for a reason that may pass. Parameters as `decide`.
+    """
+    if not state.stream_week or _held_back(
+        state, settings, now_ms, kind, models.lease_ms(settings)
+    ):
         return None
-    return request
+    due = models.scheduled_since(KINDS[kind], settings, now_ms)
+    if due is None:
+        return None
+    since_ms, schedule = due
+    # As of the time it was due at, however late it is asked for.
+    as_of = models.newest_as_of(_known(state), since_ms)
+    reason = Reason("schedule", schedule)
+    request = new_model_request(state, settings, now_ms, reason, kind, as_of)
+    for run in state.runs.of_kind(kind):
+        asked = run.request
+        passing = isinstance(run.result, ModelResult) and run.failed and run.result.retriable
+        if (
+            isinstance(asked, ModelRequest)
+            and asked.as_of == request.as_of
+            and asked.requested_at >= since_ms
+            and not passing
+        ):
+            return None
+    return None if _answered(state, request.request_id) else request
+
+
+def new_model_request(
+    state: CalibratorState,
+    settings: Settings,
+    now_ms: int,
+    reason: Reason,
+    kind: str,
+    as_of: date | None = None,
+) -> ModelRequest:
+    """Make a request for a model of what has been folded so far, up to a day."""
+    return models.new_request(
+        kind, settings, _known(state), now_ms, reason.code, reason.detail, as_of
+    )
 
 
 def new_request(
@@ -124,12 +179,25 @@ def parse_schedule(text: str) -> timedelta | None:
     return timedelta(hours=time.hour, minutes=time.minute)
 
 
-def _in_flight(state: CalibratorState, settings: Settings, now_ms: int, kind: str) -> bool:
-    lease = lease_ms(settings)
-    return any(
+def _held_back(
+    state: CalibratorState, settings: Settings, now_ms: int, kind: str, lease: int
+) -> bool:
+    """Tell whether a run of the kind is in flight, or the last one was just now."""
+    in_flight = any(
         not run.decided and now_ms < run.request.requested_at + lease
         for run in state.runs.of_kind(kind)
     )
+    return in_flight or now_ms < _cool_until(state, settings, kind)
+
+
+def _known(state: CalibratorState) -> models.Known:
+    return models.Known(state.params.calibrated_version, state.totals.folded, state.stream_week)
+
+
+def _answered(state: CalibratorState, request_id: str) -> bool:
+    """Tell whether the same data gave its answer already: asking again would only repeat it."""
+    known = state.runs.by_request.get(request_id)
+    return known is not None and known.result is not None and known.result.status == "succeeded"
 
 
 def _cool_until(state: CalibratorState, settings: Settings, kind: str) -> int:
@@ -139,7 +207,7 @@ def _cool_until(state: CalibratorState, settings: Settings, kind: str) -> int:
         return 0
     fruitless = 0
     for run in reversed(ended):
-        if run.outcome is not None and run.outcome.status != "refused":
+        if run.fruitful:
             break
         fruitless += 1
     first_ms = settings.trigger_cooldown_secs * 1000
@@ -155,15 +223,15 @@ def _reason(
     kind: str,
     drift: DriftCheck | None,
 ) -> Reason | None:
-    last = state.runs.last_success(kind)
-    new = state.totals.responses - (last.request.responses if last else 0)
+    last = state.runs.last_calibration(kind)
+    new = state.totals.responses - (last[0].responses if last else 0)
     if new <= 0:
         return None
-    used = last.result.n_observations if last and last.result else 0
+    used = last[1].n_observations if last else 0
     enough = max(settings.trigger_responses, int(settings.trigger_share * used))
     if new >= enough:
         return Reason("responses", f"{new} new responses, {enough} are enough")
-    asked_before = last.request.waiting_items if last else {}
+    asked_before = last[0].waiting_items if last else {}
     # An item the last fit could not use (none of its responses in the window) asks again only
     # when it has twice as many.
     fresh = [

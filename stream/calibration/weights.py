@@ -12,21 +12,28 @@ learner's own answers are taken out (a one-step jackknife), as a new learner wou
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.calibration.item_prior import ItemPrior
+from stream.calibration.population import (
+    Constants,
+    fitted,
+    newcomers,
+    sample,
+    spread_and_drift,
+)
 from stream.domain.ability import DEFAULT_FILTER, FilterConfig
 from stream.domain.follow import AttemptLog, Followed, follow
 from stream.domain.irt import FloatArray
 from stream.domain.memory import DEFAULT_CAPACITY
 from stream.domain.practice import MAX_WEIGHT, NO_WEIGHTS, Weights
 
-__all__ = ["ItemTable", "WeightFit", "fit_weights", "log_loss"]
+__all__ = ["ItemTable", "WeightFit", "fit_weights", "log_loss", "refit_items"]
 
-RIDGE = 20.0
+RIDGE = 8.0
 """Prior precision of a weight: with some hundred attempts the weights stay near 0, with
 20,000 the prior is not felt."""
 
@@ -35,15 +42,6 @@ LOG_SLOPE_SD = 0.3
 
 MIN_GAIN = 2e-5
 """Fall of the mean loss below which the fit ends."""
-
-EARLY = 30
-"""Answers of each learner that tell of the population newcomers are taken from."""
-
-EARLY_ATTEMPTS = 4_000
-"""About as many such answers are used."""
-
-POPULATION_SD = 1.0
-"""Prior standard deviation of the population's mean and log variance."""
 
 _WIDENING = 0.3459  # (16 sqrt(3) / (15 pi))^2: logistic averaged over a normal
 _STEPS = (1.0, 0.5, 0.25)
@@ -70,7 +68,7 @@ class WeightFit:
     items: ItemTable
     """Those given, if they were held."""
     config: FilterConfig
-    """The filter's, with the population that newcomers are taken from: prior mean and variance."""
+    """The filter's, with the populations that newcomers, learners and items, are taken from."""
     losses: tuple[float, ...]
     """Mean log-loss of each accepted pass; the first is without weights."""
 
@@ -100,6 +98,7 @@ def fit_weights(
     log: AttemptLog,
     items: ItemTable | None = None,
     *,
+    guessing: FloatArray | None = None,
     slopes: bool = True,
     memory: bool = True,
     practice: bool = True,
@@ -115,6 +114,8 @@ def fit_weights(
         All attempts of the learners to learn from, repeats included.
     items
         Calibrated items to hold as they are, or None to fit them too.
+    guessing
+        (n_items,) lower asymptotes of fitted items, held; None for 0.
     slopes
         Whether fitted items have slopes of their own (2PL).
     memory, practice
@@ -136,7 +137,7 @@ def fit_weights(
         best = _Candidate(empty, items, b, b_var)
         stages = [(_active(memory, practice, level=True), False)]
     else:
-        best = fit.start()
+        best = fit.start(guessing)
         stages = [(_active(False, False), False), (_active(memory, practice), False)]
         if slopes:
             stages.append((_active(memory, practice), True))
@@ -160,9 +161,8 @@ def fit_weights(
             losses = [loss] if first else [*losses, loss]
             if gain < MIN_GAIN and not first:
                 break
-        newcomers = fit.population(best)
-        if newcomers != fit.config:
-            settled, fit.config = fit.config, newcomers
+        for constants in (newcomers, spread_and_drift):
+            settled, fit.config = fit.config, fit.retuned(best, constants)
             next_followed = fit.follow(best)
             loss = log_loss(log.correct, next_followed.probability)
             if loss < losses[-1]:
@@ -170,7 +170,37 @@ def fit_weights(
                 losses.append(loss)
             else:
                 fit.config = settled
-    return WeightFit(Weights(*best.weights.tolist()), best.items, fit.config, tuple(losses))
+    config = replace(fit.config, **fit.new_items(best))
+    return WeightFit(Weights(*best.weights.tolist()), best.items, config, tuple(losses))
+
+
+def refit_items(
+    log: AttemptLog,
+    fit: WeightFit,
+    *,
+    memory_items: int = DEFAULT_CAPACITY,
+    rounds: int = 2,
+) -> WeightFit:
+    """Fit the items anew on more attempts, with the weights and constants of a fit.
+
+    Parameters
+    ----------
+    log
+        All attempts, of learners and items numbered as in the fit.
+    fit
+        On some of the learners; items that these never met are learned from the others.
+    memory_items, rounds
+        Of the filter; passes over the log.
+    """
+    all_of_it = _Fit(log, False, fit.config, memory_items)
+    weights, none = np.array(fit.weights), _active(False, False)
+    items = fit.items
+    best = _Candidate(weights, items, items.b[log.item], items.b_var[log.item])
+    slopes = bool((items.a != 1.0).any())
+    for _ in range(rounds):
+        best = all_of_it.newton(best, all_of_it.follow(best), none, slopes)
+    config = replace(fit.config, **all_of_it.new_items(best))
+    return replace(fit, items=best.items, config=config)
 
 
 def log_loss(correct: NDArray[np.bool_], probability: FloatArray) -> float:
@@ -221,7 +251,7 @@ class _Fit:
         self.items_held = items_held
         self.config = config
         self.memory_items = memory_items
-        self.item_topic = _topic_of_items(log)
+        self.prior = ItemPrior(log)
         _, self.pair = np.unique(log.learner * log.n_items + log.item, return_inverse=True)
 
     def follow(self, candidate: _Candidate) -> Followed:
@@ -237,43 +267,20 @@ class _Fit:
             self.memory_items,
         )
 
-    def population(self, candidate: _Candidate) -> FilterConfig:
-        """Mean and variance of newcomers' ability: what predicts everybody's first answers best.
+    def retuned(self, candidate: _Candidate, constants: Constants) -> FilterConfig:
+        """Fit some constants of the filter to a sample of the log, all else held."""
+        keep = sample(self.log, constants)
+        part, weights = self.log.where(keep), Weights(*candidate.weights.tolist())
+        items, b, b_var = candidate.items, candidate.b[keep], candidate.b_var[keep]
+        a, c = items.a[part.item], items.c[part.item]
 
-        The first answers only, so that a learner with thousands counts like any other. Held
-        near N(0, 1) by a weak prior.
-        """
-        log = self.log
-        starts = np.searchsorted(log.learner, log.learner)
-        early = np.arange(len(log)) - starts < EARLY
-        # Spread over all learners; more than some thousand answers change nothing.
-        early &= log.learner % max(1, int(early.sum()) // EARLY_ATTEMPTS) == 0
-        part = log.where(early)
-        weights = Weights(*candidate.weights.tolist())
-        items, b, b_var = candidate.items, candidate.b[early], candidate.b_var[early]
-
-        def cost(mean: float, log_var: float) -> float:
-            config = replace(self.config, prior_mean=mean, prior_var=math.exp(log_var))
-            a, c = items.a[part.item], items.c[part.item]
+        def loss(config: FilterConfig) -> float:
             found = follow(part, a, b, c, b_var, weights, config, self.memory_items)
-            prior = 0.5 * (mean**2 + log_var**2) / POPULATION_SD**2
-            return len(part) * log_loss(part.correct, found.probability) + prior
+            return len(part) * log_loss(part.correct, found.probability)
 
-        at = (self.config.prior_mean, math.log(self.config.prior_var))
-        best, step = cost(*at), 0.4
-        while step > 0.04:
-            moves = [
-                (at[0] + dx, at[1] + dy)
-                for dx, dy in ((step, 0), (-step, 0), (0, step), (0, -step))
-            ]
-            costs = [cost(*move) for move in moves]
-            if min(costs) < best:
-                best, at = min(zip(costs, moves, strict=True))
-            else:
-                step *= 0.5
-        return replace(self.config, prior_mean=at[0], prior_var=math.exp(at[1]))
+        return fitted(constants, self.config, loss)
 
-    def start(self) -> _Candidate:
+    def start(self, guessing: FloatArray | None) -> _Candidate:
         """Slopes 1, difficulties from proportions correct, shrunk to the topic's."""
         log = self.log
         n = np.bincount(log.item, minlength=log.n_items)
@@ -281,11 +288,20 @@ class _Fit:
         odds = (right + 0.5) / (n - right + 0.5)
         b = -np.log(odds) * np.sqrt(1.0 + _WIDENING * self.config.prior_var)
         precision = np.where(n > 0, 1.0 / (1.0 / (right + 0.5) + 1.0 / (n - right + 0.5)), 0.0)
-        mean, spread = self.hierarchy(b, precision)
+        mean, spread = self.prior.of(b, precision)
         total = precision + 1.0 / spread
         b = (precision * b + mean / spread) / total
-        items = ItemTable(np.ones_like(b), b, np.zeros_like(b), 1.0 / total)
+        c = np.zeros_like(b) if guessing is None else guessing
+        items = ItemTable(np.ones_like(b), b, c, 1.0 / total)
         return _Candidate(np.zeros(len(NO_WEIGHTS)), items, b[log.item], items.b_var[log.item])
+
+    def new_items(self, candidate: _Candidate) -> dict[str, float]:
+        """Mean and variance of the difficulties of items like those of the log."""
+        known = np.bincount(self.log.item, minlength=self.log.n_items) > 0
+        if not known.any():
+            return {}
+        b, b_var = candidate.items.b[known], candidate.items.b_var[known]
+        return {"item_mean": float(b.mean()), "item_var": float(b.var() + b_var.mean())}
 
     def newton(
         self, now: _Candidate, followed: Followed, active: NDArray[np.bool_], slopes: bool
@@ -342,7 +358,7 @@ class _Fit:
             return new, items
         b_gradient = -_sums(item, terms.load * terms.score, n_items)
         data = _sums(item, terms.load**2 * terms.information, n_items)
-        mean, spread = self.hierarchy(items.b + b_gradient / np.maximum(data, 1e-9), data)
+        mean, spread = self.prior.of(items.b + b_gradient / np.maximum(data, 1e-9), data)
         b_gradient = b_gradient - (items.b - mean) / spread
         b_curvature = data + 1.0 / spread
         cross = np.zeros((n_items, x.shape[1]))
@@ -380,41 +396,6 @@ class _Fit:
         shift = np.clip(-own_gradient / rest, -2.0, 2.0)
         return _Candidate(weights, items, items.b[log.item] + shift, 1.0 / rest)
 
-    def hierarchy(self, b: FloatArray, precision: FloatArray) -> tuple[FloatArray, float]:
-        """Prior of each item: its topic's mean (itself shrunk to all items') and the variance.
-
-        Empirical Bayes for b_hat ~ N(b, 1 / precision), b ~ N(topic mean, spread), a few
-        EM steps; items without data have precision 0.
-        """
-        topic, n_topics = self.item_topic, self.log.n_topics + 1
-        known = precision > 0.0
-        variance = np.where(known, 1.0 / np.where(known, precision, 1.0), np.inf)
-        spread, between, mean = 1.0, 0.25, np.zeros_like(b)
-        if not known.any():
-            return mean, spread
-        b = np.where(known, b, 0.0)
-        for _ in range(5):
-            weight = 1.0 / (variance + spread)
-            grand = float((weight * b).sum() / weight.sum())
-            of_topic = np.bincount(topic, weight, n_topics)
-            lean = np.bincount(topic, weight * (b - grand), n_topics) / (of_topic + 1.0 / between)
-            mean = grand + lean[topic]
-            rest = 1.0 / (precision + 1.0 / spread)
-            moved = rest * precision * (b - mean)
-            spread = float(np.clip(np.mean((moved**2 + rest)[known]), 0.05, 4.0))
-            has = of_topic > 0.0
-            between = float(
-                np.clip(np.mean((lean**2 + 1.0 / (of_topic + 1.0 / between))[has]), 0.01, 4.0)
-            )
-        return mean, spread
-
 
 def _sums(index: IntArray, values: FloatArray, n: int) -> FloatArray:
     return np.asarray(np.bincount(index, values, n), np.float64)
-
-
-def _topic_of_items(log: AttemptLog) -> IntArray:
-    """Topic of each item as its first attempt has it; those without share one more."""
-    topic = np.full(log.n_items, log.n_topics, np.int64)
-    topic[log.item[::-1]] = np.where(log.topic < 0, log.n_topics, log.topic)[::-1]
-    return topic

@@ -17,8 +17,9 @@ Everything here is plain floats and ``math``: this runs once an attempt. Times, 
 and identities belong to the caller.
 """
 
-from dataclasses import dataclass
-from math import exp, sqrt
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import exp, isfinite, sqrt
 
 from stream.domain.irt import logit
 
@@ -26,18 +27,18 @@ __all__ = [
     "DEFAULT_FILTER",
     "FilterConfig",
     "deviation",
+    "filter_from",
     "fold",
     "fold_global",
     "initial_global",
     "initial_topic",
+    "match",
     "predict_correct",
     "provisional_difficulty",
     "rebase_topic",
-    "rescore",
-    "rescore_global",
+    "regress",
+    "rescaled_filter",
     "topic_ability",
-    "unfold",
-    "unfold_global",
 ]
 
 GlobalState = tuple[float, float]
@@ -61,24 +62,78 @@ class FilterConfig:
     """Variance of a topic's deviation from the global ability (logits^2), .3 squared:
     topics of one curriculum correlate at about .9."""
 
-    drift: float = 0.008
+    drift: float = 0.0075
     """Variance added to g before an attempt (logits^2) while little is known: people
     learn. Shrinks with evidence, see ``drift_n0``."""
 
-    drift_n0: float = 50.0
+    drift_n0: float = 60.0
     """Attempts after which the global drift has halved: drift / (1 + n / drift_n0). A
     constant drift forgets as fast as it learns and never settles; with this one the
     theta of a learner who does not change stays within .06 of the batch estimate."""
 
-    topic_drift: float = 0.004
+    topic_drift: float = 0.0005
     """As ``drift``, for the deviation of the attempt's topic: learning shows there first."""
 
     topic_drift_n0: float = 10.0
     """As ``drift_n0``, counted in attempts of the topic."""
 
+    item_mean: float = 0.0
+    """Difficulty of an item of which nothing is known (logits)."""
+
+    item_var: float = 1.0
+    """Its variance (logits^2): what such an item's answer tells is taken with caution."""
+
 
 DEFAULT_FILTER = FilterConfig()
 """The one default setting."""
+
+_MEANS = ("prior_mean", "item_mean")
+_COUNTS = ("drift_n0", "topic_drift_n0")
+
+
+def filter_from(values: Mapping[str, float]) -> FilterConfig:
+    """Read published constants by name; those not named are as by default.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, or a value that is not finite or, of a variance or a number of
+        attempts, not positive (drifts may be 0).
+
+    Examples
+    --------
+    >>> filter_from({"prior_mean": 0.5}).prior_mean
+    0.5
+    """
+    names = [f.name for f in fields(FilterConfig)]
+    unknown = sorted(set(values) - set(names))
+    if unknown:
+        raise ValueError(f"unknown constants {', '.join(unknown)}; known: {', '.join(names)}")
+    for name, value in values.items():
+        least_ok = name in _MEANS or value > 0.0 or (value == 0.0 and name.endswith("drift"))
+        if not (isfinite(value) and least_ok):
+            raise ValueError(f"the filter's {name} is {value}; it must be finite and positive")
+    return FilterConfig(**{name: float(value) for name, value in values.items()})
+
+
+def rescaled_filter(config: FilterConfig, slope: float, intercept: float) -> FilterConfig:
+    """Return the constants on the scale theta* = slope theta + intercept.
+
+    Means move, variances stretch, numbers of attempts stay: with items put on that scale too
+    the filter predicts the same.
+    """
+    square = slope * slope
+    return FilterConfig(
+        **{
+            name: slope * value + intercept
+            if name in _MEANS
+            else value
+            if name in _COUNTS
+            else square * value
+            for name, value in ((f.name, getattr(config, f.name)) for f in fields(config))
+        }
+    )
+
 
 # Positive nodes and weights of the 7-point Gauss-Hermite rule for a standard normal;
 # more nodes change nothing that the Gaussian form itself does not already lose.
@@ -203,8 +258,8 @@ def fold(
     d_load = vd + cov
     v = g_load + d_load
     m = g + d
-    m_new, v_new = _match(m, v, a, b, c, correct, b_var)
-    return _regress(g, vg_now, d, vd, cov, g_load / v, d_load / v, m_new - m, v_new - v)
+    m_new, v_new = match(m, v, a, b, c, correct, b_var)
+    return regress(g, vg_now, d, vd, cov, g_load / v, d_load / v, m_new - m, v_new - v)
 
 
 def fold_global(
@@ -226,104 +281,7 @@ def fold_global(
         The new (g, vg).
     """
     vg = vg + config.drift / (1.0 + n / config.drift_n0)
-    return _match(g, vg, a, b, c, correct, b_var)
-
-
-def unfold(
-    g: float,
-    vg: float,
-    d0: float,
-    s: float,
-    r: float,
-    a: float,
-    b: float,
-    c: float,
-    correct: bool,
-    b_var: float = 0.0,
-    config: FilterConfig = DEFAULT_FILTER,
-) -> TopicState:
-    """Take one earlier attempt of a topic back out of a learner's state.
-
-    Looks for the Gaussian that this answer would turn into the present one and puts it
-    in its place. For the last attempt folded without drift this is the exact inverse of
-    `fold`; for an earlier one it is approximate, since the answer was weighed against
-    another state than today's: with 30 attempts and the default drift the mean is within
-    .05 of a refold without it on average (a test states the bound).
-
-    Parameters
-    ----------
-    g, vg, d0, s, r, a, b, c, correct, b_var, config
-        As for `fold`, with the values the attempt was folded with.
-
-    Returns
-    -------
-    tuple
-        The new (g, vg, d0, s, r). No variance rises above its prior's.
-    """
-    cov = s * vg
-    vd = s * cov + r
-    d = d0 + s * g
-    g_load, d_load = vg + cov, vd + cov
-    v = g_load + d_load
-    m = g + d
-    k_g, k_d = g_load / v, d_load / v
-    room = min(
-        _room(vg, config.prior_var, k_g),
-        _room(vd, config.topic_var, k_d),
-    )
-    m_new, v_new = _cavity(m, v, v + room, a, b, c, correct, b_var)
-    return _regress(g, vg, d, vd, cov, k_g, k_d, m_new - m, v_new - v)
-
-
-def unfold_global(
-    g: float,
-    vg: float,
-    a: float,
-    b: float,
-    c: float,
-    correct: bool,
-    b_var: float = 0.0,
-    config: FilterConfig = DEFAULT_FILTER,
-) -> GlobalState:
-    """Take one earlier attempt without a topic back out: as `unfold` with theta = g."""
-    return _cavity(g, vg, max(vg, config.prior_var), a, b, c, correct, b_var)
-
-
-def rescore(
-    g: float,
-    vg: float,
-    d0: float,
-    s: float,
-    r: float,
-    a: float,
-    b: float,
-    c: float,
-    correct: bool,
-    b_var: float = 0.0,
-    config: FilterConfig = DEFAULT_FILTER,
-) -> TopicState:
-    """Replace the score of an earlier attempt by ``correct`` (it was ``not correct``).
-
-    `unfold` with the old score, then the new one in its place, without drift: a regrade
-    is no new evidence that time has passed.
-    """
-    g, vg, d0, s, r = unfold(g, vg, d0, s, r, a, b, c, not correct, b_var, config)
-    return fold(g, vg, d0, s, r, a, b, c, correct, 0, 0, b_var, _NO_DRIFT)
-
-
-def rescore_global(
-    g: float,
-    vg: float,
-    a: float,
-    b: float,
-    c: float,
-    correct: bool,
-    b_var: float = 0.0,
-    config: FilterConfig = DEFAULT_FILTER,
-) -> GlobalState:
-    """Replace the score of an earlier attempt without a topic: see `rescore`."""
-    g, vg = unfold_global(g, vg, a, b, c, not correct, b_var, config)
-    return _match(g, vg, a, b, c, correct, b_var)
+    return match(g, vg, a, b, c, correct, b_var)
 
 
 def predict_correct(
@@ -411,8 +369,6 @@ def provisional_difficulty(
 
 _PROBIT_FACTOR = 0.3459  # (16 sqrt(3) / (15 pi))^2: logistic averaged over a normal
 
-_NO_DRIFT = FilterConfig(drift=0.0, topic_drift=0.0)
-
 
 def _weigh(
     m: float, v: float, a: float, b: float, c: float, correct: bool
@@ -446,10 +402,13 @@ def _weigh(
     return z0, -z1, z2  # 1 - c cancels: a wrong answer is never a guess
 
 
-def _match(
+def match(
     m: float, v: float, a: float, b: float, c: float, correct: bool, b_var: float
 ) -> tuple[float, float]:
-    """Posterior mean and variance of theta ~ N(m, v) after one answer."""
+    """Posterior mean and variance of theta ~ N(m, v) after one answer; items as for `fold`.
+
+    The first two moments of the posterior, by 7-point Gauss-Hermite quadrature.
+    """
     wide = v + b_var
     z0, z1, z2 = _weigh(m, wide, a, b, c, correct)
     shift = z1 / z0
@@ -463,7 +422,7 @@ def _match(
     return m + gain * sqrt(wide) * shift, v + gain * v * (share - 1.0)
 
 
-def _regress(
+def regress(
     g: float,
     vg: float,
     d: float,
@@ -474,31 +433,25 @@ def _regress(
     dm: float,
     dv: float,
 ) -> TopicState:
-    """Carry a change of theta's mean and variance back to g and d | g."""
+    """Carry a change of theta's mean and variance back to g and d | g.
+
+    Parameters
+    ----------
+    g, vg, d, vd, cov
+        Moments of the global ability and the topic's deviation before it.
+    k_g, k_d
+        Their regressions on theta = g + d.
+    dm, dv
+        Change of theta's mean and variance.
+
+    Returns
+    -------
+    tuple
+        The new (g, vg, d0, s, r).
+    """
     g += k_g * dm
     vg += k_g * k_g * dv
     cov += k_g * k_d * dv
     s = cov / vg
     r = vd + k_d * k_d * dv - s * cov
     return g, vg, d + k_d * dm - s * g, s, r if r > _MIN_REST else _MIN_REST
-
-
-def _room(variance: float, prior: float, k: float) -> float:
-    """How much theta's variance may rise before a part passes its prior variance."""
-    return max(0.0, prior - variance) / (k * k) if k * k > 1e-12 else float("inf")
-
-
-def _cavity(
-    m: float, v: float, v_max: float, a: float, b: float, c: float, correct: bool, b_var: float
-) -> tuple[float, float]:
-    """Find the (mean, variance) that `_match` turns into (m, v), variance <= v_max."""
-    mean, variance = m, v
-    for _ in range(100):
-        m_after, v_after = _match(mean, variance, a, b, c, correct, b_var)
-        precision = 1.0 / variance + 1.0 / v - 1.0 / v_after
-        mean += m - m_after
-        variance = min(v_max, 1.0 / precision) if precision > 0.0 else v_max
-        variance = max(variance, 0.5 * v)  # a lucky guess may have widened it
-        if abs(m - m_after) < 1e-12 and abs(v - v_after) < 1e-12:
-            break
-    return mean, variance

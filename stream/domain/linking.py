@@ -61,7 +61,8 @@ class LinkingConstants:
     dropped: tuple[int, ...] = ()
     """Positions of the anchors left out because they drifted."""
     warnings: tuple[str, ...] = field(default=())
-    """Why the link is weak, a sentence each; empty if it is not."""
+    """Why the link is weak, a sentence each; empty if it is not. Learners' sampling error is no
+    weakness of the link: other anchors would not help."""
 
 
 def link(
@@ -114,6 +115,7 @@ def link(
             f"the linking slope would be {slope:.3g}; the common items do not measure the same"
         )
     variance = _anchor_variance(method, new, reference, slope, intercept)
+    weaknesses = _weaknesses(len(new.b), *np.sqrt(variance).tolist())
     for n in (n_learners, n_learners_reference):
         if n:
             # Error of a group's sd and mean, in units of the reference scale.
@@ -128,7 +130,7 @@ def link(
         method=method,
         n_anchors=n,
         dropped=tuple(np.flatnonzero(drifted).tolist()),
-        warnings=tuple(_weaknesses(n, se_slope, se_intercept)),
+        warnings=tuple(weaknesses),
     )
 
 
@@ -277,7 +279,8 @@ def _anchor_variance(
     off = reference.b - slope * new.b - intercept
     expected = np.asarray(pooled_error(reference.se_b, new.se_b, slope)) ** 2
     disagreement = float((off**2 / np.maximum(expected, 1e-12)).sum()) / max(1, len(off) - 2)
-    return total * max(1.0, disagreement)
+    # Two constants were fitted to the same few anchors: what agrees then agrees too well.
+    return total * max(1.0, disagreement) * len(off) / max(1, len(off) - 2)
 
 
 def _mean_sigma_changes(

@@ -5,18 +5,19 @@ advantage, in logits, is a weighted sum of
 
 - practice: right and wrong answers so far in the topic,
 - memory: what is remembered of this very item (`stream.domain.memory`), and
-- form: how the last few answers went against expectation.
+- form: how the last few answers went against expectation, and that the first answers of all are
+  also about finding one's way.
 
-The difficulty b is thus that of a first meeting with item and topic: all features but a
-constant are 0 there. The weights are fitted with the items on the calibration data and travel
-with the parameter version; with all weights 0 the model is plain item response theory. What is
-reported as theta stays ability: the fold sees the item as easier by the advantage.
+The difficulty b is thus that of a first meeting with item and topic, once warmed up: all features
+but a constant are 0 there. The weights are fitted with the items on the calibration data and
+travel with the parameter version; with all weights 0 the model is plain item response theory.
+What is reported as theta stays ability: the fold sees the item as easier by the advantage.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp, isfinite, log1p
+from math import exp, isfinite, log1p, sqrt
 from typing import NamedTuple
 
 from stream.domain.memory import Trace
@@ -82,6 +83,8 @@ class Weights(NamedTuple):
     """exp(-minutes since / 3): still in working memory."""
     item_day: float = 0.0
     """exp(-days since)."""
+    warm_up: float = 0.0
+    """1 / sqrt(1 + attempts so far): the first ones are also about finding one's way."""
 
 
 NO_WEIGHTS = Weights()
@@ -150,7 +153,8 @@ def advantage(
     Returns
     -------
     float
-        0 for a learner who meets topic and item for the first time in average form.
+        0 for a learner who has warmed up and meets topic and item for the first time in
+        average form.
     """
     (
         level,
@@ -170,8 +174,9 @@ def advantage(
         a_last,
         mins,
         day,
+        warm_up,
     ) = weights
-    total = level + w_form * form
+    total = level + w_form * form + warm_up / sqrt(1.0 + number)
     if right or wrong:
         total += practised + t_right * log1p(right) + t_wrong * log1p(wrong)
         if topic_s and start_s:
@@ -214,18 +219,19 @@ def features(
         topic += [log1p(minutes), exp(-minutes / _DAY_MINUTES), form]
     else:
         topic += [0.0, 0.0, form]
+    warm_up = 1.0 / sqrt(1.0 + number)
     if trace is None:
-        return [*topic, *_UNSEEN]
+        return [*topic, *_UNSEEN, warm_up]
     before, time_s, n_right, n_wrong, was_right = trace
     last = 1.0 if was_right else -1.0
     near = max(1, number - before) ** -0.5
     item = [1.0, log1p(n_right), log1p(n_wrong), last, near, near * last]
     if not (time_s and start_s):
-        return [*topic, *item, 0.0, 0.0, 0.0, 0.0]
+        return [*topic, *item, 0.0, 0.0, 0.0, 0.0, warm_up]
     minutes = max(0.0, (start_s - time_s) / 60.0)
     age = log1p(minutes)
     decays = [age, age * last, exp(-minutes / _MINUTES), exp(-minutes / _DAY_MINUTES)]
-    return [*topic, *item, *decays]
+    return [*topic, *item, *decays, warm_up]
 
 
 def plug_in(theta: float, a: float, b: float, c: float, gain: float) -> float:

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.calibration.weights import ItemTable, WeightFit, fit_weights
+from stream.calibration.practice_weights import fit_live
+from stream.calibration.weights import ItemTable, WeightFit
 from stream.domain.ability import DEFAULT_FILTER, FilterConfig
 from stream.domain.follow import AttemptLog, follow
 from stream.domain.irt import FloatArray
@@ -142,21 +143,21 @@ def _predict(
 ) -> tuple[dict[str, FloatArray], WeightFit]:
     """Predictions of every method for every attempt followed."""
     b = proportion_difficulties(train)
-    fit = fit_weights(train)
+    fit = _with_new_items(fit_live(train), train)
     predictions = {
         "item only": item_only(test, b),
         "Elo global": elo(test, b, topics=False),
         REFERENCE: elo(test, b, topics=True),
         "static EKF": extended_kalman(test, b),
     }
-    plain = fit_weights(train, memory=False, practice=False, max_rounds=2)
+    plain = _with_new_items(fit_live(train, memory=False, practice=False), train)
     if len(test) <= EXACT_LIMIT:
-        population = plain.config.prior_mean, plain.config.prior_var
+        population = plain.config.prior_mean, plain.config.prior_var + plain.config.topic_var
         predictions["exact EAP"] = exact_eap(test, plain.items.a, plain.items.b, *population)
     predictions[OURS] = _ours(test, fit.items, fit.weights, fit.config)
     if ablations:
         for name, fit_without in _ABLATIONS.items():
-            without = fit_without(train)
+            without = _with_new_items(fit_without(train), train)
             predictions[name] = _ours(test, without.items, without.weights, without.config)
         predictions["ability alone"] = _ours(test, plain.items, plain.weights, plain.config)
         predictions["without drift"] = _ours(
@@ -166,11 +167,25 @@ def _predict(
 
 
 _ABLATIONS: dict[str, Callable[[AttemptLog], WeightFit]] = {
-    # Two rounds a stage instead of three: most of the fall of the loss, in less time.
-    "without memory": partial(fit_weights, memory=False, max_rounds=2),
-    "without practice": partial(fit_weights, practice=False, max_rounds=2),
-    "without 2PL": partial(fit_weights, slopes=False, max_rounds=2),
+    "without memory": partial(fit_live, memory=False),
+    "without practice": partial(fit_live, practice=False),
+    "without 2PL": partial(fit_live, slopes=False),
 }
+
+
+def _with_new_items(fit: WeightFit, train: AttemptLog) -> WeightFit:
+    """Give items that nobody answered what the engine takes them for: items like any other."""
+    new = np.bincount(train.item, minlength=train.n_items) == 0
+    items, config = fit.items, fit.config
+    return replace(
+        fit,
+        items=ItemTable(
+            np.where(new, 1.0, items.a),
+            np.where(new, config.item_mean, items.b),
+            items.c,
+            np.where(new, config.item_var, items.b_var),
+        ),
+    )
 
 
 def _ours(

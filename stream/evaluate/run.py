@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +117,7 @@ def _evaluate(
     fit = found.fit
     fitted = {
         "weights": fit.weights._asdict(),
-        "prior_mean": fit.config.prior_mean,
-        "prior_var": fit.config.prior_var,
+        "filter": asdict(fit.config),
         "losses": fit.losses,
     }
     return found.rows, fitted, found.reliability

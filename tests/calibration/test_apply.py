@@ -262,3 +262,27 @@ def test_a_result_that_breaks_the_decision_itself_is_refused() -> None:
     found = Decision(refuse(_result(_fitted()), "It could not be decided: X.", 5))
     assert found.outcome.status == "refused"
     assert found.alerts[0].detail == "It could not be decided: X. The old parameters stay in force."
+
+
+def test_what_the_live_filter_folds_with_comes_onto_the_reference_scale_too() -> None:
+    items = _fitted()
+    for item in items:
+        item.live = (item.a * 1.1, item.b - 0.2, 0.1)
+    fitted = {"prior_mean": 0.4, "prior_var": 0.8, "drift": 0.01, "drift_n0": 50.0}
+    result = _result(items, weights={"seen": 0.5}, filter=fitted)
+    messages = [
+        m
+        for m in decide(result, ABILITIES, _in_force(*ITEMS), SETTINGS, 5)
+        if m.topic == "item-params"
+    ]
+    manifest = decode(messages[-1].value or b"", ParamsManifest)
+    assert manifest.weights == {"seen": 0.5}
+    assert manifest.filter["prior_mean"] == pytest.approx(0.4 * SLOPE + INTERCEPT, abs=1e-3)
+    assert manifest.filter["prior_var"] == pytest.approx(0.8 * SLOPE**2, rel=1e-3)
+    assert manifest.filter["drift"] == pytest.approx(0.01 * SLOPE**2, rel=1e-3)
+    assert manifest.filter["drift_n0"] == 50.0
+    for message in messages[:-1]:
+        record = decode(message.value or b"", ItemParamsRecord)
+        a, b = ITEMS[record.item_id]
+        want = (a * 1.1, b - 0.2 * SLOPE, 0.1 * SLOPE)
+        assert record.live == pytest.approx(want, abs=1e-3)

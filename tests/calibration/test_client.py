@@ -9,7 +9,7 @@ from email.utils import format_datetime
 import httpx
 import pytest
 
-from stream.calibration.client import GZIP_FROM_BYTES, RIrtClient
+from stream.calibration.client import RIrtClient
 from stream.calibration.contract import (
     AnchorRecord,
     CalibrateRequest,
@@ -24,6 +24,7 @@ from stream.errors import (
     CalibrationResponseError,
     CalibrationUnavailableError,
 )
+from stream.service_client import GZIP_FROM_BYTES
 from stream.testing.fake_r_irt import (
     FakeRIrt,
     connection_error,
@@ -109,7 +110,7 @@ async def test_large_bodies_are_gzipped_and_small_ones_are_not():
 )
 async def test_what_may_pass_is_tried_again_with_growing_waits(fault, caplog):
     fake = FakeRIrt([fault, fault])
-    with caplog.at_level(logging.INFO, "stream.calibration.client"):
+    with caplog.at_level(logging.INFO, "stream.service_client"):
         async with client(fake) as r:
             response = await r.calibrate(CalibrateRequest(ROWS))
     assert response.status == "succeeded"

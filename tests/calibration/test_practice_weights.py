@@ -11,8 +11,8 @@ import pytest
 from schemas.calibration import MANIFEST_KEY, CalibratedItem, ItemParamsRecord, ParamsManifest
 from schemas.codec import encode
 from stream.calibration.observations import ObservationReader, Observations
-from stream.calibration.practice_weights import practice_weights
-from stream.domain.follow import LearnerState
+from stream.calibration.practice_weights import LiveFit, fit_live, practice_weights, rescaled
+from stream.domain.follow import LearnerState, follow
 from stream.domain.practice import Weights
 from stream.engine.params import ParamsStore
 from stream.engine.state import PartitionState
@@ -85,14 +85,68 @@ def test_the_log_holds_every_attempt_in_order_though_first_ones_are_fitted() -> 
 
 
 def test_memory_in_the_data_is_found_and_none_is_not_invented() -> None:
-    strong = practice_weights(observed(school(1.5)), average_items())
-    none = practice_weights(observed(school(0.0)), average_items())
+    strong = practice_weights(observed(school(1.5)), average_items()).weights
+    none = practice_weights(observed(school(0.0)), average_items()).weights
     assert strong["seen"] > 0.3
     assert abs(none.get("seen", 0.0)) < 0.3
 
 
+def test_live_items_lie_on_the_scale_of_the_calibrated_ones() -> None:
+    observations = observed(school(1.0))
+    b = dict(zip(ITEMS, np.random.default_rng(4).normal(size=len(ITEMS)), strict=True))
+    # The calibration's scale is another: theta* = .5 theta + 2.
+    calibrated = [CalibratedItem(i, 2.0, 0.5 * b[i] + 2.0, 0.0, 0.1, 0.1) for i in ITEMS]
+    found = practice_weights(observations, calibrated)
+    assert found.items.keys() == set(ITEMS)
+    a, b_live, se = np.array([found.items[i] for i in ITEMS]).T
+    assert np.exp(np.log(a).mean()) == pytest.approx(2.0, rel=0.15)
+    assert np.mean(b_live - [i.b for i in calibrated]) == pytest.approx(0.0, abs=0.15)
+    assert np.corrcoef(b_live, [i.b for i in calibrated])[0, 1] > 0.9
+    assert (se > 0.0).all()
+    assert found.filter["prior_mean"] == pytest.approx(2.0, abs=0.3)
+    assert 0.1 < found.filter["prior_var"] < 0.6
+    # Put back on any scale it predicts the same.
+    log = observations.log
+    assert log is not None
+    fit = fit_live(log)
+    moved = rescaled(fit, 0.7, -1.0)
+    same = [
+        follow(
+            log,
+            *(x[log.item] for x in (f.items.a, f.items.b, f.items.c, f.items.b_var)),
+            f.weights,
+            f.config,
+        ).probability
+        for f in (fit, moved)
+    ]
+    assert same[0] == pytest.approx(same[1], abs=1e-9)
+
+
+def test_without_items_that_hold_the_scale_weights_belong_to_the_calibrated_ones() -> None:
+    items = [CalibratedItem(item, 1.0, 0.0, 0.0, 0.9, 0.9) for item in ITEMS]
+    found = practice_weights(observed(school(1.5)), items)
+    assert found.weights["seen"] > 0.3
+    assert (found.filter, found.items) == ({}, {})
+
+
+def test_of_a_large_log_the_weights_rest_on_some_learners_and_the_items_on_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = observed(school(1.0)).log
+    assert log is not None
+    whole = fit_live(log)
+    monkeypatch.setattr("stream.calibration.practice_weights.MAX_ATTEMPTS", 3000)
+    sampled = fit_live(log)
+    assert sampled.weights != whole.weights
+    assert np.abs(sampled.items.b - whole.items.b).mean() < 0.15
+    assert sampled.items.b_var == pytest.approx(whole.items.b_var, rel=0.3)
+
+
 def test_a_small_log_gives_no_weights() -> None:
-    assert practice_weights(observed(school(1.5, learners=4, attempts=50)), average_items()) == {}
+    assert (
+        practice_weights(observed(school(1.5, learners=4, attempts=50)), average_items())
+        == LiveFit()
+    )
 
 
 def test_the_engine_folds_as_the_reference_does() -> None:
@@ -121,7 +175,7 @@ def test_the_engine_folds_as_the_reference_does() -> None:
             one["completed_at"] / 1000 - 5.0,
             one["completed_at"] / 1000,
         )
-        state.fold(FakeRecord(one["user_id"].encode(), orjson.dumps(one), number))
+        state.fold([FakeRecord(one["user_id"].encode(), orjson.dumps(one), number)])
     learner = state.learner("u000")
     assert learner is not None
     assert learner.g == pytest.approx(reference.g, abs=1e-9)

@@ -50,7 +50,7 @@ def test_before_the_first_calibration_items_lie_around_the_overall_share_correct
 
 def test_an_item_is_published_again_when_its_evidence_has_doubled() -> None:
     params = ParamsInForce()
-    _take(params, publication(due_difficulties(t := _totals(a=(6, 3)), params), t, 1, 0, {}))
+    _take(params, publication(due_difficulties(t := _totals(a=(6, 3)), params), t, 1, 0, {}, {}))
     assert params.items["a"].provisional
     assert params.items["a"].n == 6
     assert due_difficulties(_totals(a=(11, 3)), params) == []
@@ -76,11 +76,13 @@ def test_a_new_item_lies_on_the_reference_scale_of_the_calibrated_ones() -> None
 
 def test_a_version_is_whole_with_its_manifest_last() -> None:
     totals = _totals(a=(5, 2), b=(9, 9))
-    messages = publication(due_difficulties(totals, ParamsInForce()), totals, 7, 123, {"seen": 0.5})
+    in_force = {"seen": 0.5}, {"prior_mean": 0.2}
+    messages = publication(due_difficulties(totals, ParamsInForce()), totals, 7, 123, *in_force)
     assert [m.key for m in messages] == [b"a", b"b", MANIFEST_KEY]
     assert {(m.topic, m.partition) for m in messages} == {("item-params", 0)}
     manifest = decode(messages[-1].value or b"", ParamsManifest)
     assert (manifest.version, manifest.sequence, manifest.kind) == ("prov-7", 7, "provisional")
     assert (manifest.n_items, manifest.published_at) == (2, 123)
+    assert (manifest.weights, manifest.filter) == in_force
     record = decode(messages[0].value or b"", ItemParamsRecord)
     assert (record.a, record.c, record.provisional, record.version) == (1.0, 0.0, True, "prov-7")

@@ -17,6 +17,7 @@ from schemas.calibration import (
 from schemas.codec import decode
 from stream.calibration.observations import Observations
 from stream.calibration.run import Fit, calibrate, superseded
+from stream.calibration.runs import Run
 from stream.domain.irt import ItemParams
 from stream.errors import CalibrationRefusedError
 from stream.settings import Settings
@@ -181,7 +182,7 @@ async def test_whatever_the_service_does_ends_in_one_failed_result(
 
 
 def test_a_request_overtaken_while_it_waited_is_answered_too() -> None:
-    (message,) = superseded(REQUEST, 3, REQUEST)
+    (message,) = superseded(Run(REQUEST, 3), Run(REQUEST, 4))
     result = decode(message.value or b"", CalibrationResult)
     assert (result.status, result.request_offset) == ("failed", 3)
     assert result.error == "overtaken by the newer request 0123456789abcdef"

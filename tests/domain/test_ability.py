@@ -1,4 +1,4 @@
-"""The live filter: against exact posteriors, and its own inverse."""
+"""The live filter: against exact posteriors."""
 
 import math
 
@@ -8,6 +8,7 @@ import pytest
 from stream.domain import ability
 from stream.domain.ability import FilterConfig
 from stream.domain.irt import log_likelihood_array
+from tests.domain.learners import follow, simulate
 
 STILL = FilterConfig(drift=0.0, topic_drift=0.0)
 """No drift: then the filter approximates the exact posterior."""
@@ -24,26 +25,6 @@ def exact(a, b, c, correct, prior_sd=1.0):
     p /= p.sum()
     mean = float(p @ GRID)
     return mean, math.sqrt(float(p @ (GRID - mean) ** 2))
-
-
-def simulate(rng, n, theta=None, deviations=(0.0,), c=0.0):
-    theta = rng.normal() if theta is None else theta
-    a, b = np.exp(rng.normal(0.0, 0.3, n)), rng.normal(0.0, 1.0, n)
-    topic = rng.integers(0, len(deviations), n)
-    p = c + (1 - c) / (1 + np.exp(-a * (theta + np.asarray(deviations)[topic] - b)))
-    return a.tolist(), b.tolist(), topic.tolist(), (rng.random(n) < p).tolist()
-
-
-def follow(a, b, topic, correct, config, c=0.0, skip=()):
-    """Fold attempts one by one; return the global state and the topics' triples."""
-    g, topics, seen = ability.initial_global(config), {}, {}
-    for n, (a_i, b_i, t, right) in enumerate(zip(a, b, topic, correct, strict=True)):
-        if n in skip:
-            continue
-        triple = topics.get(t, ability.initial_topic(config))
-        state = ability.fold(*g, *triple, a_i, b_i, c, right, n, seen.get(t, 0), 0.0, config)
-        g, topics[t], seen[t] = state[:2], state[2:], seen.get(t, 0) + 1
-    return g, topics
 
 
 def test_folds_stay_close_to_the_exact_posterior():
@@ -123,6 +104,32 @@ def test_the_strangest_items_give_finite_states_with_positive_variance(item, cor
         assert min(state[1], state[4], ability.topic_ability(*state)[1]) > 0.0
 
 
+def test_published_constants_are_read_by_name_and_bad_ones_refused():
+    found = ability.filter_from({"prior_mean": -0.4, "drift": 0.0, "item_var": 2.0})
+    assert (found.prior_mean, found.drift, found.item_var) == (-0.4, 0.0, 2.0)
+    assert found.topic_var == FilterConfig().topic_var
+    with pytest.raises(ValueError, match="unknown constants speed"):
+        ability.filter_from({"speed": 1.0})
+    for name, value in (("prior_var", 0.0), ("drift", -0.1), ("item_mean", math.nan)):
+        with pytest.raises(ValueError, match=name):
+            ability.filter_from({name: value})
+
+
+def test_on_another_scale_the_filter_predicts_the_same():
+    config = FilterConfig(prior_mean=0.2, prior_var=0.8)
+    moved = ability.rescaled_filter(config, 1.3, -0.5)
+    here = (*ability.initial_global(config), *ability.initial_topic(config))
+    there = (*ability.initial_global(moved), *ability.initial_topic(moved))
+    rng = np.random.default_rng(8)
+    for n in range(50):
+        a, b, right = float(np.exp(rng.normal(0, 0.3))), float(rng.normal()), rng.random() < 0.6
+        here = ability.fold(*here, a, b, 0.0, right, n, n, 0.1, config)
+        there = ability.fold(*there, a / 1.3, 1.3 * b - 0.5, 0.0, right, n, n, 0.1 * 1.3**2, moved)
+        theta, variance = ability.topic_ability(*here)
+        want = (1.3 * theta - 0.5, 1.3**2 * variance)
+        assert ability.topic_ability(*there) == pytest.approx(want, abs=1e-10)
+
+
 def test_drift_shrinks_with_evidence():
     config = FilterConfig(drift=0.04, drift_n0=10.0)
     # A flat item tells next to nothing: what is left is the drift.
@@ -139,76 +146,6 @@ def test_an_uncertain_item_moves_theta_less():
     assert variance < 1.0
 
 
-def test_unfold_is_the_inverse_of_the_last_fold():
-    rng = np.random.default_rng(2)
-    state = (0.3, 0.4, -0.05, -0.2, 0.06)
-    for _ in range(200):
-        a, b = float(np.exp(rng.normal(0, 0.3))), float(rng.normal(0, 1.5))
-        c, correct = float(rng.choice([0.0, 0.2])), bool(rng.random() < 0.5)
-        b_var = float(rng.choice([0.0, 0.3]))
-        after = ability.fold(*state, a, b, c, correct, 0, 0, b_var, STILL)
-        before = ability.unfold(*after, a, b, c, correct, b_var, STILL)
-        assert before == pytest.approx(state, abs=1e-6)
-        g = ability.fold_global(0.3, 0.4, a, b, c, correct, 0, b_var, STILL)
-        back = ability.unfold_global(*g, a, b, c, correct, b_var, STILL)
-        assert back == pytest.approx((0.3, 0.4), abs=1e-6)
-
-
-@pytest.mark.parametrize(("config", "bound"), [(STILL, 0.01), (FilterConfig(), 0.05)])
-def test_taking_an_earlier_attempt_back_is_close_to_refolding_without_it(config, bound):
-    rng = np.random.default_rng(3)
-    off, ignored = [], []
-    for _ in range(200):
-        a, b, topic, correct = simulate(rng, 30, deviations=(-0.3, 0.0, 0.3))
-        g, topics = follow(a, b, topic, correct, config)
-        gone = int(rng.integers(0, 25))
-        t = topic[gone]
-        state = ability.unfold(*g, *topics[t], a[gone], b[gone], 0.0, correct[gone], 0.0, config)
-        true_g, true_topics = follow(a, b, topic, correct, config, skip={gone})
-        want = ability.topic_ability(*true_g, *true_topics.get(t, ability.initial_topic(config)))
-        off.append(abs(ability.topic_ability(*state)[0] - want[0]))
-        ignored.append(abs(ability.topic_ability(*g, *topics[t])[0] - want[0]))
-    assert np.mean(off) <= bound
-    assert np.mean(off) <= 0.5 * np.mean(ignored)
-
-
-def test_rescoring_is_close_to_having_scored_it_so():
-    rng = np.random.default_rng(4)
-    off = []
-    for _ in range(100):
-        a, b, topic, correct = simulate(rng, 30)
-        g, topics = follow(a, b, topic, correct, STILL)
-        at = int(rng.integers(0, 30))
-        state = ability.rescore(*g, *topics[0], a[at], b[at], 0.0, not correct[at], 0.0, STILL)
-        correct[at] = not correct[at]
-        true_g, true_topics = follow(a, b, topic, correct, STILL)
-        off.append(
-            abs(
-                ability.topic_ability(*state)[0]
-                - ability.topic_ability(*true_g, *true_topics[0])[0]
-            )
-        )
-    assert np.mean(off) <= 0.03
-    g = ability.fold_global(0.0, 1.0, 1.0, 0.2, 0.0, True, 0, 0.0, STILL)
-    rescored = ability.rescore_global(*g, 1.0, 0.2, 0.0, False, 0.0, STILL)
-    direct = ability.fold_global(0.0, 1.0, 1.0, 0.2, 0.0, False, 0, 0.0, STILL)
-    assert rescored == pytest.approx(direct, abs=1e-6)
-
-
-def test_taking_back_never_raises_a_variance_above_its_prior():
-    rng = np.random.default_rng(5)
-    for _ in range(100):
-        a, b, topic, correct = simulate(rng, 3)
-        g, topics = follow(a, b, topic, correct, FilterConfig())
-        state = (*g, *topics[0])
-        for n in range(3):  # the last one leaves nothing but rounding and drift
-            held = max(state[1], 1.0), max(ability.deviation(*state)[1], 0.09)
-            state = ability.unfold(*state, a[n], b[n], 0.0, correct[n])
-            assert all(math.isfinite(value) for value in state)
-            assert state[1] <= held[0] + 1e-9
-            assert ability.deviation(*state)[1] <= held[1] + 1e-9
-
-
 def test_a_rebase_moves_every_topic_by_the_same_shift():
     rng = np.random.default_rng(6)
     g, topics = follow(*simulate(rng, 60, deviations=(-0.5, 0.0, 0.5)), FilterConfig())
@@ -223,7 +160,7 @@ def test_default_intervals_cover_learners_who_stand_still_wander_or_grow():
     rng = np.random.default_rng(7)
     for kind in ("static", "walk", "grow"):
         inside = []
-        for _ in range(60):
+        for _ in range(200):
             n, theta = 100, rng.normal()
             path = np.full(n, theta)
             if kind == "walk":
@@ -246,7 +183,7 @@ def test_default_intervals_cover_learners_who_stand_still_wander_or_grow():
                 g, topics[t], seen[t] = state[:2], state[2:], seen.get(t, 0) + 1
                 mean, variance = ability.topic_ability(*g, *topics[t])
                 inside.append(abs(mean - path[i] - dev[t]) <= 1.96 * math.sqrt(variance))
-        assert 0.93 <= np.mean(inside) <= 0.995, kind
+        assert 0.93 <= np.mean(inside) <= 0.98, kind
 
 
 def test_predictions_average_over_what_is_not_known():

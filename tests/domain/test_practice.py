@@ -20,8 +20,14 @@ from stream.domain.practice import (
 
 
 def test_a_first_meeting_has_no_advantage():
-    weights = Weights(*[1.0] * len(NO_WEIGHTS))._replace(level=0.0)
+    weights = Weights(*[1.0] * len(NO_WEIGHTS))._replace(level=0.0, warm_up=0.0)
     assert advantage(weights, 0, 0, 0.0, 0.0, None, 0, 1000.0) == 0.0
+
+
+def test_the_warm_up_fades_with_the_attempts():
+    weights = Weights(warm_up=-1.0)
+    found = [advantage(weights, 0, 0, 0.0, 0.0, None, n, 0.0) for n in (0, 3, 99)]
+    assert found == pytest.approx([-1.0, -0.5, -0.1])
 
 
 def test_the_advantage_is_the_weighted_sum_of_the_features():

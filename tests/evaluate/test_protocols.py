@@ -13,6 +13,7 @@ from stream.cli.evaluate import evaluate as evaluate_command
 from stream.cli.score import read_items, score_log
 from stream.domain.practice import NO_WEIGHTS
 from stream.errors import SourceError
+from stream.evaluate.classrooms import CLASSROOMS, simulated
 from stream.evaluate.load import number_attempts, read_log
 from stream.evaluate.protocols import OURS, REFERENCE, evaluate
 from stream.evaluate.simulate import MOTIONS, coverage, distance_to_exact
@@ -173,3 +174,12 @@ def test_a_file_is_scored_with_given_items_and_others_are_left_out(tmp_path):
     items.write_text("item_id,a,b\ni0,-1,0\n")
     with pytest.raises(SourceError, match="line 2: item parameter a"):
         read_items(items)
+
+
+@pytest.mark.parametrize("number", [3, 11])
+def test_ours_beats_elo_with_few_learners_and_few_attempts(number):
+    room = CLASSROOMS[number]
+    found = evaluate(room.title, simulated(room), "learners", ablations=False)
+    rows = {row["method"]: row for row in found.rows}
+    assert rows[OURS]["auc"] > rows[REFERENCE]["auc"] + 0.005
+    assert rows[OURS]["log_loss"] < rows[REFERENCE]["log_loss"] - 0.005
