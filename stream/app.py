@@ -23,14 +23,31 @@ __all__ = ["ROLES", "Role", "ThetaApp", "new_app"]
 
 logger = logging.getLogger(__name__)
 
-_ENDING_GRACE_S = 10.0
-"""Seconds that a failed process may take to stop in good order."""
+_ENDING_S = 8.0
+"""Seconds that a process may take to stop in good order: time for a last flush, and less than
+anybody waits who has asked it to end."""
 
 _LONGEST_REBALANCE_S = 60.0
 """Seconds a member may take to rejoin; no heartbeat is sent meanwhile."""
 
 Role = Literal["engine", "calibrator", "sink"]
 ROLES: tuple[Role, ...] = get_args(Role)
+
+
+class _Broker(Service):
+    """Holds the start up until Kafka answers: its client gives a broker that is away no time."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    async def on_start(self) -> None:
+        """Wait for Kafka."""
+        while not await asyncio.to_thread(broker_answers, self._settings):
+            logger.warning(
+                "waiting for Kafka at %s; check KAFKA_BROKER", self._settings.kafka_broker
+            )
+            await asyncio.sleep(1.0)
 
 
 class ThetaApp(faust.App):
@@ -52,21 +69,42 @@ class ThetaApp(faust.App):
     early_services: list[Service]
     failure: BaseException | None = None
     _ending: asyncio.Future[None] | None = None
+    _deadline: threading.Timer | None = None
 
     def fail(self, error: BaseException) -> None:
-        """End the process with a non-zero status; what was not committed is done again.
-
-        Stopping a Faust app waits for its Kafka client, which may be the very part that hangs:
-        after a grace period the process ends without it.
-        """
+        """End the process with a non-zero status; what was not committed is done again."""
         if self.failure is not None:
             return
         self.failure = error
         logger.error("this process ends: %s", error, exc_info=error)
-        deadline = threading.Timer(_ENDING_GRACE_S, os._exit, (1,))
-        deadline.daemon = True
-        deadline.start()
+        self.end_soon()
         self._ending = asyncio.ensure_future(self.crash(error))
+
+    def end_soon(self) -> None:
+        """See to it that the process ends within seconds of now, whatever hangs.
+
+        Stopping a Faust app waits for its clients, and those for a broker or a database that may
+        be gone for good. Harmless to repeat.
+        """
+        if self._deadline is None:
+            self._deadline = threading.Timer(_ENDING_S, self._end_now)
+            self._deadline.daemon = True
+            self._deadline.start()
+
+    def _end_now(self) -> None:
+        failed = self.failure is not None or self.crashed
+        logger.warning(
+            "this process has not stopped in good order within %.0f s, so Kafka or PostgreSQL may "
+            "be away; it ends as it is. Nothing is lost: what was not committed is done again",
+            _ENDING_S,
+        )
+        os._exit(1 if failed else 0)
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether the consumer group has taken this process in."""
+        consumer = self._consumer
+        return isinstance(consumer, BatchConsumer) and consumer.has_joined
 
     def silence_s(self) -> float:
         """Return for how many seconds the consumer group has not been heard of."""
@@ -142,7 +180,7 @@ def new_app(role: Role, settings: Settings, **overrides: Any) -> ThetaApp:
     app = ThetaApp(settings.topic(f"thetastream-{role}"), **{**options, **overrides})
     app.settings = settings
     app.role = role
-    app.early_services = []
+    app.early_services = [_Broker(settings)]
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     app.task(app.watch_group)
     return app

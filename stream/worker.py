@@ -18,6 +18,17 @@ __all__ = ["build", "run_role"]
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
+class _Worker(faust.Worker):
+    """Faust's worker, which stops in time: a broker that is gone for good holds nobody up."""
+
+    app: ThetaApp
+
+    async def stop(self) -> None:
+        """Stop in good order, or else end after some seconds."""
+        self.app.end_soon()
+        await super().stop()
+
+
 def build(role: Role, settings: Settings) -> ThetaApp:
     """Make the app of a role with all its agents and services. Does no I/O."""
     app = new_app(role, settings)
@@ -53,7 +64,7 @@ def run_role(role: Role, settings: Settings) -> NoReturn:
     # Faust makes its own directory below it, but not its parents.
     Path(settings.state_dir).mkdir(parents=True, exist_ok=True)
     app = build(role, settings)
-    worker = faust.Worker(
+    worker = _Worker(
         app,
         loglevel=settings.log_level,
         override_logging=False,

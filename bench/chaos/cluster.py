@@ -25,6 +25,10 @@ _START_S = 30.0
 _SILENT_S = 20.0
 """Seconds a process that runs may leave /healthz without an answer before it counts as hung."""
 
+_END_S = 15.0
+"""Seconds a process may take to end when asked to: the 10 that are promised, and some for the
+machine."""
+
 _POLL_S = 0.5
 
 # No keep-alive: a process that was killed must not look alive by an old connection's error.
@@ -123,7 +127,8 @@ class Cluster:
     Attributes
     ----------
     violations
-        What must not happen and did: a process that hung, or ended with 0 unasked.
+        What must not happen and did: a process that hung, told an untruth, or ended with 0
+        unasked.
     """
 
     def __init__(self, env: Mapping[str, str], directory: Path) -> None:
@@ -173,6 +178,7 @@ class Cluster:
                 env=self._env,
                 log_dir=self._directory / "log",
                 run_dir=self._directory / "run" / name,
+                grace_s=_END_S,
                 command=lambda _name: [*role_command(role), "--web-port", str(port)],
                 backoff_s=(1.0,),
                 report=lambda _name, what: self._note(member, what),
@@ -236,6 +242,20 @@ class Cluster:
                         f"{member.name} (pid {pid}) has not said for {_SILENT_S:.0f} s that it is "
                         f"alive\n{log_tail(member.log, 12)}"
                     )
+                self._check_readiness(member)
+
+    def _check_readiness(self, member: Member) -> None:
+        """See that a process that is not ready says why, and when to come again."""
+        response = member.get("/readyz")
+        if response is None or response.is_success:
+            return
+        if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or not (
+            response.headers.get("Retry-After") and response.json().get("reason")
+        ):
+            self.violations.append(
+                f"{member.name}: /readyz answered {response.status_code} {response.text[:200]} "
+                f"with Retry-After {response.headers.get('Retry-After')}"
+            )
 
 
 def wait_for(

@@ -18,6 +18,8 @@ from stream.verify import recompute
 from stream.verify.recompute import Expected
 from topics.catalogue import attempts_topic, item_params_topic
 
+_AT_ONCE = 1000
+
 __all__ = ["ExpectedAll", "LogRecord", "Theta", "expect"]
 
 
@@ -206,11 +208,12 @@ def _thetas(settings: Settings, log: dict[int, list[LogRecord]]) -> dict[str, Th
     thetas = {}
     for number, records in log.items():
         state = PartitionState(number, settings.lateness_days, params)
-        for record in records:
-            state.fold(record)
-        for user_id in [*state.rows, *state.hot]:
+        for start in range(0, len(records), _AT_ONCE):
+            state.fold(records[start : start + _AT_ONCE])
+        for user_id in {r.key.decode("utf-8", "replace") for r in records if r.key}:
             learner = state.learner(user_id)
-            assert learner is not None
+            if learner is None:
+                continue  # nothing of this key was counted
             thetas[user_id] = Theta(
                 learner.g,
                 learner.vg**0.5,

@@ -48,6 +48,12 @@ class Done:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
+_START_S = 180.0
+"""Seconds within which a server must be back; it is slow where cores are few and busy."""
+
+_WAKING_S = 0.2
+"""Seconds after which a process that has woken may have joined its group again."""
+
 Fault = Callable[[Context], Done]
 
 
@@ -98,6 +104,7 @@ def _outage(part: str, *, kill: bool) -> Fault:
 
     def outage(ctx: Context) -> Done:
         service: LocalService = getattr(ctx.trial.stack, part)
+        service.start_timeout_s = _START_S
         process = service.process()
         before = _alive(ctx)
         if kill:
@@ -107,6 +114,8 @@ def _outage(part: str, *, kill: bool) -> Fault:
         began = time.monotonic()
         try:
             _expect_alive(ctx, before, f"{part} is away")
+            if part == "postgres":
+                _expect_sinks_not_ready(ctx)
         finally:
             away_s = ctx.rng.uniform(1.0, 5.0)
             time.sleep(max(0.0, away_s - (time.monotonic() - began)))
@@ -142,6 +151,21 @@ def _expect_alive(
         )
 
 
+def _expect_sinks_not_ready(ctx: Context) -> None:
+    """See that each sink, having rows to write, says that it cannot."""
+    for sink in ctx.cluster.role("sink"):
+        wait_for(
+            f"{sink.name} to say that it is not ready without PostgreSQL",
+            partial(_says, sink, "/readyz", 503),
+            _ANSWER_S,
+            ctx.cluster.tails,
+        )
+
+
+def _says(member: Member, path: str, status: int) -> bool:
+    return member.status(path) == status
+
+
 def _answers_or_gone(member: Member, pid: int | None, learner: str | None) -> bool:
     if member.pid != pid:
         return True
@@ -174,9 +198,18 @@ def _pause(role: str) -> Fault:
         finally:
             member.send_signal(signal.SIGCONT)
             member.paused = False
+        _expect_sleepy(ctx, member)
         return Done(member.name, pid, member, [f"asleep {slept:.1f} s"])
 
     return pause
+
+
+def _expect_sleepy(ctx: Context, member: Member) -> None:
+    """See that a process that has just woken, out of its group, is not ready yet."""
+    began = time.monotonic()
+    status = member.status("/readyz")
+    if status == 200 and time.monotonic() - began < _WAKING_S:
+        ctx.cluster.violations.append(f"{member.name} woke out of its group and said: ready")
 
 
 def _await_dirty(member: Member) -> None:

@@ -6,7 +6,7 @@ conductor as a single message: its value is the list of records, its offset that
 Assignment, rebalancing, flow control, agents and offset commits stay Faust's; their overhead is
 paid once a batch.
 
-Four things differ from stock Faust, each pinned by a test in ``tests/kafka/test_transport.py``:
+Five things differ from stock Faust, each pinned by a test in ``tests/kafka/test_transport.py``:
 
 - Offsets inside a batch are never acknowledged one by one, so the consumer keeps no gaps for
   batched partitions and commits the largest acknowledged offset. Streams therefore must
@@ -14,6 +14,8 @@ Four things differ from stock Faust, each pinned by a test in ``tests/kafka/test
 - The consumer reads committed records only: topics written in transactions show no aborted rows.
 - After a rebalance a partition without a committed offset is read from its beginning.
 - A batch is not decoded by Faust; its records carry raw bytes.
+- An agent that raises ends the app. Faust would start it again behind the batch it failed in, and
+  the next acknowledgement would cover that batch.
 """
 
 from __future__ import annotations
@@ -87,9 +89,12 @@ class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
     """
 
     last_contact: float | None = None
+    has_joined = False
 
     async def on_start(self) -> None:
         """Start the client and listen to its heartbeats."""
+        # Until the group is first heard of, its silence counts from here.
+        self.last_contact = monotonic()
         await super().on_start()
         coordinator: Any = self._ensure_consumer()._coordinator
         # A client without a group has a coordinator that sends none.
@@ -105,6 +110,12 @@ class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
 
         coordinator._do_heartbeat = noted
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Note that the group has taken this member in, then go on as Faust does."""
+        self.last_contact = monotonic()
+        self.has_joined = True
+        await super().on_partitions_assigned(assigned, generation_id)
+
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         # Faust sets read_committed only together with its own exactly_once, which we do not use.
@@ -118,8 +129,20 @@ class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
 class BatchConsumer(driver.Consumer):
     """Faust's Kafka consumer, delivering one message a partition and poll."""
 
+    _agent_failed = False
+
+    async def on_task_error(self, exc: BaseException) -> None:
+        """End the app, and commit nothing any more: an agent has failed in a batch."""
+        self._agent_failed = True
+        await self.app.crash(exc)
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether the group has taken this process in."""
+        return cast("_ReadCommittedThread", self._thread).has_joined
+
     def silence_s(self) -> float:
-        """Return for how many seconds the group's coordinator has not answered; 0 before it did."""
+        """Return for how many seconds the group's coordinator has not answered."""
         last = cast("_ReadCommittedThread", self._thread).last_contact
         return 0.0 if last is None else monotonic() - last
 
@@ -151,7 +174,7 @@ class BatchConsumer(driver.Consumer):
     def _new_offset(self, tp: TP) -> int | None:
         """Return the offset to commit: one past the largest acknowledged."""
         acked = self._acked[tp]
-        if not acked:
+        if not acked or self._agent_failed:
             return None
         offset: int = max(acked)
         acked.clear()

@@ -32,7 +32,7 @@ def process_health(app: ThetaApp, ready: Callable[[], str | None] = lambda: None
     """Return the health that every role has, with what the role itself needs to be ready.
 
     A process that has not heard of its consumer group for longer than the session time-out is
-    not ready: another may hold its partitions by now.
+    not ready: another may hold its partitions by now. Nor is one that has not joined it yet.
     """
     session_s = app.settings.session_timeout_secs
 
@@ -43,8 +43,10 @@ def process_health(app: ThetaApp, ready: Callable[[], str | None] = lambda: None
         return None
 
     def is_ready() -> str | None:
-        if app.failure is not None:
+        if app.failure is not None or app.crashed:
             return "ending after an error; see the log"
+        if not app.has_joined:
+            return "not yet in the consumer group: Kafka is away, or others are joining"
         silence = app.silence_s()
         if silence > session_s:
             return f"the consumer group was not heard of for {silence:.0f} s"

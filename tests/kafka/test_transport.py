@@ -85,6 +85,28 @@ def test_the_largest_acknowledged_offset_is_committed() -> None:
     assert consumer._acked_index[TP0] == set()
 
 
+async def test_an_agent_that_fails_ends_the_app_and_nothing_is_committed_any_more() -> None:
+    crashed: list[BaseException] = []
+
+    class App:
+        async def crash(self, reason: BaseException) -> None:
+            crashed.append(reason)
+
+    consumer = bare_consumer()
+    consumer.app = App()
+    error = ZeroDivisionError()
+    await consumer.on_task_error(error)
+    # What the agent, started again by Faust, acknowledges of the next batch.
+    consumer._acked[TP0] = [30]
+    assert consumer._new_offset(TP0) is None
+    assert crashed == [error]
+
+
+def test_faust_tells_its_consumer_of_an_agent_that_failed() -> None:
+    assert "self._consumer.on_task_error(" in inspect.getsource(faust.App._on_agent_error)
+    assert "self._on_error(self, exc)" in inspect.getsource(faust.Agent._execute_actor)
+
+
 def test_offsets_between_batches_are_no_gaps() -> None:
     consumer = bare_consumer()
     asyncio.run(consumer._add_gap(TP0, 5, 900))
@@ -122,11 +144,13 @@ def test_a_partition_without_a_committed_offset_is_read_from_its_beginning(
     ("owner", "name"),
     [
         (faust_consumer.Consumer, "perform_seek"),
+        (faust_consumer.Consumer, "on_task_error"),
         (faust_consumer.Consumer, "_new_offset"),
         (faust_consumer.Consumer, "_add_gap"),
         (faust_consumer.ThreadDelegateConsumer, "_getmany"),
         (driver.Consumer, "_new_consumer_thread"),
         (driver.AIOKafkaConsumerThread, "_create_worker_consumer"),
+        (faust_consumer.ConsumerThread, "on_partitions_assigned"),
     ],
 )
 def test_what_is_overridden_exists_in_faust(owner: type, name: str) -> None:
