@@ -6,18 +6,23 @@ STAMP := .venv/.setup-done
 SOURCES := schemas topics stream tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format latency lock clean
+.PHONY: help setup demo test test-r lint format latency report lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with the locked dependencies (once; needs the network only then)
 
-demo: $(STAMP) ## See it run: DATA=FILE for your attempts, KEEP=1 to stay up
-	.venv/bin/thetastream demo $(if $(DATA),--data "$(DATA)") $(if $(KEEP),--keep)
+demo: $(STAMP) ## See it run: DATA=FILE for your attempts, KEEP=1 to stay up, R=1 for the R services
+	.venv/bin/thetastream demo $(if $(DATA),--data "$(DATA)") $(if $(KEEP),--keep) $(if $(R),--r)
 
 test: lint ## Check format, lint, types and imports, then run all tests (ARGS=... for pytest)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -m "not r" $(ARGS)
+
+test-r: $(STAMP) ## Run the tests of the R services and of the report (needs R and r/packages.txt)
+	sh r/install.sh
+	sh r/test.sh
+	$(PY) -m pytest -m r tests/r tests/report $(ARGS)
 
 lint: $(STAMP) ## Check format, lint, types and the direction of imports
 	$(PY) -m ruff format --check .
@@ -31,6 +36,9 @@ format: $(STAMP) ## Format the code and repair what the linter can
 
 latency: $(STAMP) ## Measure how soon an attempt is in the lookup and in PostgreSQL
 	$(PY) -m bench.latency
+
+report: $(STAMP) ## Write the weekly report: WEEK=2025-W13 OUT=report.html
+	.venv/bin/thetastream report $(if $(WEEK),--week $(WEEK)) --out $(or $(OUT),report.html)
 
 # Universal: one file for Linux (x86_64, arm64) and macOS, Python 3.11 and later. setuptools is
 # what builds the project itself, so that nothing unlocked is fetched for it. The second file is
@@ -87,11 +95,17 @@ $(STAMP): requirements.lock pyproject.toml
 		$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-index \
 			--no-build-isolation -e .; \
 	fi; \
+	echo "setup: compiling the engine (about a minute, once)"; \
+	$(PY) -m stream.engine.warm_up; \
 	touch $@
 
 .PHONY: chaos
 chaos: $(STAMP) ## Break things while attempts come in, then compare everything: ROUNDS=20 SEED=1
 	$(PY) -m bench.chaos $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+.PHONY: outage
+outage: $(STAMP) ## Take PostgreSQL away under load, then compare everything: MINUTES=5 RATE=5000
+	$(PY) -m bench.outage $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RATE),--rate $(RATE)) $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) ## Measure beside other engines: QUICK=1 takes under 5 minutes, without Java

@@ -93,9 +93,6 @@ class Settings:
         "Seconds a fit may take before the try is given up.",
         minimum=0.1,
     )
-    r_glmm_base_url: str = _setting(
-        "R_GLMM_BASE_URL", "", "The growth model service; empty: not used."
-    )
 
     # -- calibration -------------------------------------------------------------------------
     mirt_lookback_days: int = _setting(
@@ -198,16 +195,85 @@ class Settings:
         minimum=-6,
         maximum=6,
     )
+    dry_run: bool = _setting("DRY_RUN", False, "Calibrate and report, apply nothing.")
+
+    # -- models ------------------------------------------------------------------------------
+    r_glmm_base_url: str = _setting(
+        "R_GLMM_BASE_URL", "", "The growth model service; empty: not used."
+    )
+    r_growth_base_url: str = _setting(
+        "R_GROWTH_BASE_URL", "", "The Bayesian growth model service; empty: not used."
+    )
+    r_forecast_base_url: str = _setting(
+        "R_FORECAST_BASE_URL", "", "The forecast service; empty: not used."
+    )
+    r_survival_base_url: str = _setting(
+        "R_SURVIVAL_BASE_URL", "", "The churn (survival) service; empty: not used."
+    )
+    r_segments_base_url: str = _setting(
+        "R_SEGMENTS_BASE_URL", "", "The segments service; empty: not used."
+    )
+    glmm_schedule: str = _setting(
+        "THETASTREAM_GLMM_SCHEDULE",
+        "Mon 03:30",
+        "Weekly UTC time (Mon 03:30) of the growth model; empty: only when asked for.",
+    )
+    model_schedule: str = _setting(
+        "THETASTREAM_MODEL_SCHEDULE",
+        "Mon 04:00",
+        "Weekly UTC time of the other models; empty: only when asked for.",
+    )
+    model_timeout_secs: float = _setting(
+        "THETASTREAM_MODEL_TIMEOUT_SECS",
+        1200.0,
+        "Seconds a model's fit may take before the try is given up.",
+        minimum=0.1,
+    )
+    model_max_rows: int = _setting(
+        "THETASTREAM_MODEL_MAX_ROWS",
+        300_000,
+        "Most rows a model is fitted on (a fixed sample of whole learners beyond).",
+        minimum=10,
+    )
+    growth_max_rows: int = _setting(
+        "THETASTREAM_GROWTH_MAX_ROWS",
+        1500,
+        "Most rows of the Bayesian growth model, which takes minutes for thousands.",
+        minimum=100,
+    )
     glmm_lookback_weeks: int = _setting(
-        "GLMM_LOOKBACK_WEEKS", 12, "Weeks of weekly_kpi that enter a growth model.", minimum=1
+        "GLMM_LOOKBACK_WEEKS", 12, "Whole weeks that enter a growth model.", minimum=1
     )
     glmm_min_observations: int = _setting(
         "GLMM_MIN_OBSERVATIONS", 10, "Fewest rows of a growth model.", minimum=1
     )
     glmm_update_kpi: bool = _setting(
-        "GLMM_UPDATE_KPI", False, "Write the growth model's values into weekly_kpi."
+        "GLMM_UPDATE_KPI", False, "Write each learner's growth a week into weekly_kpi as G_t."
     )
-    dry_run: bool = _setting("DRY_RUN", False, "Calibrate and report, apply nothing.")
+    survival_update_kpi: bool = _setting(
+        "THETASTREAM_SURVIVAL_UPDATE_KPI",
+        False,
+        "Put each learner's churn risk in the place of the KPI S in weekly_kpi.",
+    )
+    forecast_min_weeks: int = _setting(
+        "THETASTREAM_FORECAST_MIN_WEEKS",
+        8,
+        "Fewest weeks with an I_t that are forecast from.",
+        minimum=4,
+    )
+    forecast_z: float = _setting(
+        "THETASTREAM_FORECAST_Z",
+        2.5,
+        "Distance from its expectation (robust standard deviations) that makes a week an anomaly.",
+        minimum=1,
+    )
+    segments_k: int = _setting(
+        "THETASTREAM_SEGMENTS_K",
+        3,
+        "Number of segments; 0: the number from 2 to 6 that separates best.",
+        minimum=0,
+        maximum=8,
+    )
 
     # -- engine ------------------------------------------------------------------------------
     topic_prefix: str = _setting(
@@ -248,12 +314,6 @@ class Settings:
         20_000,
         "Changed learners of a partition that cause a flush at once.",
         minimum=1,
-    )
-    hot_learners: int = _setting(
-        "THETASTREAM_HOT_LEARNERS",
-        20_000,
-        "Learners a process keeps decoded beside those with unflushed changes.",
-        minimum=0,
     )
     session_timeout_secs: float = _setting(
         "THETASTREAM_SESSION_TIMEOUT_SECS",

@@ -150,7 +150,7 @@ calibration_requests_topic = TopicSpec(
     1,
     "delete",
     CalibrationRequest,
-    "requests for a calibration, with their reason",
+    "requests for a calibration or a model, with their reason",
     retention_days=30,
 )
 calibration_results_topic = TopicSpec(
@@ -159,7 +159,7 @@ calibration_results_topic = TopicSpec(
     1,
     "delete",
     CalibrationResult,
-    "abilities in parts, then the result of each request",
+    "learners in parts, then the result of each request",
     retention_days=30,
     max_message_bytes=16 * _MIB,
 )

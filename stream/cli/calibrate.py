@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from schemas.calibration import CalibrationRequest, CalibrationResult
 from stream.calibration.ask import ask
 from stream.calibration.runs import Run
 from stream.errors import NothingToCalibrateError
@@ -77,6 +78,7 @@ def now(
 
 
 def _shown(run: Run) -> dict[str, Any]:
+    assert isinstance(run.request, CalibrationRequest)
     shown: dict[str, Any] = {
         "request_id": run.request.request_id,
         "kind": run.request.kind,
@@ -84,7 +86,7 @@ def _shown(run: Run) -> dict[str, Any]:
         "base_version": run.request.base_version,
         "status": "requested",
     }
-    if run.decided and run.result is not None:
+    if run.decided and isinstance(run.result, CalibrationResult):
         shown |= {"run_id": run.result.run_id, "n_observations": run.result.n_observations}
         if run.outcome is None:
             shown |= {"status": run.result.status, "error": run.result.error}

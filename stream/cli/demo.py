@@ -22,13 +22,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stream.cli import pipeline
+from stream.cli.demo_models import MODEL_DEFAULTS, fit_models, print_models
 from stream.cli.demo_report import print_report
 from stream.errors import StreamError
 from stream.kafka.admin import create_topics
 from stream.kafka.clients import new_producer
 from stream.kafka.progress import unseen_partitions
 from stream.local.addresses import StackAddresses, default_state_dir
-from stream.local.stack import Stack
+from stream.local.stack import PARTS, R_PARTS, Stack
 from stream.migrate import migrate
 from stream.settings import Settings
 from stream.sources import reader_for
@@ -86,6 +87,9 @@ def demo(
         Path | None, typer.Option(help="Attempts to replay; default: a simulated school.")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Stay up until Ctrl-C.")] = False,
+    r: Annotated[
+        bool, typer.Option("--r", help="Calibrate with real R, and fit every model once.")
+    ] = False,
     learners: Annotated[int, typer.Option(help="Of the simulated school.")] = 2000,
     items: Annotated[int, typer.Option(help="Of the simulated school.")] = 200,
     attempts: Annotated[int, typer.Option(help="Of the simulated school.")] = 300_000,
@@ -99,10 +103,12 @@ def demo(
         thetastream demo
 
         thetastream demo --data attempts.csv.gz --keep
+
+        thetastream demo --r
     """
     state_dir = default_state_dir()
     with ExitStack() as cleanup:
-        env, settings = _start_stack(state_dir, cleanup)
+        env, settings = _start_stack(state_dir, cleanup, with_r=r)
         school = None
         if data is None:
             config = SchoolConfig(
@@ -142,17 +148,24 @@ def demo(
         _say("recomputing every row from the file alone")
         report = _verify(settings, data)
         print_report(_out, settings, url, calibration, truth, report)
+        well = report.ok
+        if r:
+            told = fit_models(env, _say)
+            _wait_drained(settings, "sink", _SINK_INPUTS)
+            well = print_models(_out, settings, told) and well
         if keep:
             _stay(env, url)
-        if not report.ok:
+        if not well:
             raise typer.Exit(1)
 
 
-def _start_stack(state_dir: Path, cleanup: ExitStack) -> tuple[dict[str, str], Settings]:
+def _start_stack(
+    state_dir: Path, cleanup: ExitStack, *, with_r: bool
+) -> tuple[dict[str, str], Settings]:
     """Start a stack without earlier data; return the roles' environment and the settings."""
-    stack = Stack(state_dir, env=os.environ)
+    Stack(state_dir, env=os.environ).down()
+    stack = Stack(state_dir, env=os.environ, parts=R_PARTS if with_r else PARTS)
     own_kafka, own_postgres = "KAFKA_BROKER" not in os.environ, "DATABASE_URL" not in os.environ
-    stack.down()
     marker = state_dir / _MARKER
     for own, name in ((own_kafka, "kafka"), (own_postgres, "postgres")):
         directory = state_dir / name
@@ -170,7 +183,8 @@ def _start_stack(state_dir: Path, cleanup: ExitStack) -> tuple[dict[str, str], S
     cleanup.callback(stack.down)
     cleanup.callback(_say, "stopping the stack")
     addresses: StackAddresses = stack.up(lambda part, what: _say(f"[dim]{part}: {what}[/dim]"))
-    env = {**_DEMO_DEFAULTS, **os.environ, **addresses.environment()}
+    defaults = {**_DEMO_DEFAULTS, **(MODEL_DEFAULTS if with_r else {})}
+    env = {**defaults, **os.environ, **addresses.environment()}
     port = urlsplit(addresses.thetastream_url).port
     env.setdefault("THETASTREAM_WEB_PORT", str(port))
     env["THETASTREAM_STATE_DIR"] = str(state_dir)

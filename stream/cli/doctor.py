@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated
 
 import httpx
@@ -16,6 +17,8 @@ from stream.cli.theta import lookup_url
 from stream.errors import StreamError
 from stream.kafka.admin import describe_topics
 from stream.migrate import pending_migrations
+from stream.models.kind import ModelKind
+from stream.models.request import enabled_kinds
 from stream.settings import Settings
 
 __all__ = ["Finding", "doctor"]
@@ -63,6 +66,15 @@ def _http(subject: str, url: str, advice: str, token: str = "") -> list[Finding]
     return [Finding(subject, reply.is_success, f"{url}: {reply.text[:200]}", advice)]
 
 
+def _model(settings: Settings, kind: ModelKind) -> list[Finding]:
+    return _http(
+        f"model {kind.name}",
+        f"{kind.base_url(settings).rstrip('/')}/healthz",
+        f"start its service, or correct {kind.setting} and R_IRT_INTERNAL_TOKEN",
+        settings.r_irt_internal_token,
+    )
+
+
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
@@ -84,6 +96,7 @@ def doctor(
         ),
         lambda: _http("engine", f"{lookup_url(settings)}/readyz", "thetastream run"),
     ]
+    checks += [partial(_model, settings, kind) for kind in enabled_kinds(settings)]
     findings = [finding for check in checks for finding in check()]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings]))

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from stream.errors import LocalStackError
 from stream.local.addresses import PartStatus, default_state_dir, without_password
-from stream.local.stack import Stack
+from stream.local.stack import PARTS, R_PARTS, Stack
 
 __all__ = ["app"]
 
@@ -54,13 +54,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program t
     epilog="Examples: [bold]thetastream local up[/bold]; "
     "[bold]KAFKA_BROKER=broker:9092 thetastream local up[/bold] (all but Kafka)"
 )
-def up(state_dir: StateDir = None, as_json: AsJson = False) -> None:
+def up(
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+    r: Annotated[
+        bool,
+        typer.Option("--r", help="Real R: its calibrator in place of the embedded one, models."),
+    ] = False,
+) -> None:
     """Start what does not run yet, wait until all answers, print the addresses.
 
     A part whose address is set (KAFKA_BROKER, DATABASE_URL, R_IRT_BASE_URL) is not started.
     The stack stays up after this command; the addresses are also in STATE_DIR/stack.env.
     """
-    stack = _stack(state_dir)
+    stack = Stack(state_dir or default_state_dir(), parts=R_PARTS if r else PARTS)
     with _err.status("starting the local stack") as spinner:
 
         def progress(part: str, what: str) -> None:

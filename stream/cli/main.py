@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 import typer
 from rich.console import Console
 
-from stream.cli import calibrate, dlq, local, topics
+from stream.cli import calibrate, dlq, local, model, topics
 from stream.cli.anchors import tag_anchors_command
 from stream.cli.demo import demo
 from stream.cli.doctor import doctor
 from stream.cli.evaluate import evaluate
 from stream.cli.migrate import migrate
 from stream.cli.replay import replay
+from stream.cli.report import report
 from stream.cli.run import run
 from stream.cli.score import score
 from stream.cli.simulate import simulate_command
@@ -43,10 +44,12 @@ app.command()(replay)
 app.command("simulate")(simulate_command)
 app.command()(theta)
 app.add_typer(calibrate.app, name="calibrate")
+app.add_typer(model.app, name="model")
 app.command("tag-anchors")(tag_anchors_command)
 app.command()(verify)
 app.command()(evaluate)
 app.command()(score)
+app.command()(report)
 app.add_typer(dlq.app, name="dlq")
 app.command()(doctor)
 

@@ -23,7 +23,9 @@ class StackAddresses:
     database_url
         `postgresql://user:password@host:port/database`.
     r_irt_base_url, r_irt_internal_token
-        Calibration service and its Bearer token.
+        Calibration service, and the Bearer token of it and the models' services.
+    r_glmm_base_url, ...
+        The models' services; empty where they were not asked for.
     thetastream_url
         Base URL that the engine's lookup API is to listen on.
     """
@@ -33,6 +35,11 @@ class StackAddresses:
     r_irt_base_url: str
     r_irt_internal_token: str
     thetastream_url: str
+    r_glmm_base_url: str = ""
+    r_growth_base_url: str = ""
+    r_forecast_base_url: str = ""
+    r_survival_base_url: str = ""
+    r_segments_base_url: str = ""
 
     def environment(self) -> dict[str, str]:
         """Return the addresses as environment variables; parts not started are left out."""
@@ -46,7 +53,7 @@ class PartStatus:
     Attributes
     ----------
     name
-        One of `PARTS`.
+        One of `PARTS` or `R_PARTS`.
     state
         `running` answers; `unhealthy` has a process that does not answer; `stopped` has none;
         `external` is an address of your own that accepts connections, `unreachable` one that

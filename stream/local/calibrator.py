@@ -45,10 +45,15 @@ class LocalCalibrator(LocalService):
         return f"http://127.0.0.1:{self.ports['port']}"
 
     @property
+    def token_file(self) -> Path:
+        """Where the token is kept."""
+        return self.home / "token"
+
+    @property
     def token(self) -> str:
         """The Bearer token that the service asks for; empty before the first start."""
         try:
-            return (self.home / "token").read_text().strip()
+            return self.token_file.read_text().strip()
         except FileNotFoundError:
             return ""
 
@@ -56,7 +61,7 @@ class LocalCalibrator(LocalService):
         """Write the token down, or make one once."""
         if self._given_token or not self.token:
             token = self._given_token or secrets.token_urlsafe(24)
-            write_atomically(self.home / "token", token + "\n", mode=0o600)
+            write_atomically(self.token_file, token + "\n", mode=0o600)
 
     def command(self) -> Command:
         """Return the calibrator's command; its marker is an otherwise idle -X option."""

@@ -30,10 +30,12 @@ from stream.local.calibrator import LocalCalibrator
 from stream.local.kafka import LocalKafka
 from stream.local.postgres import LocalPostgres
 from stream.local.processes import free_port, port_is_free, write_atomically
+from stream.local.r_services import R_SERVICES, LocalRService, check_r
 from stream.local.service import LocalService
 
 __all__ = [
     "PARTS",
+    "R_PARTS",
     "PartStatus",
     "Progress",
     "Stack",
@@ -49,8 +51,15 @@ __all__ = [
 PARTS = ("kafka", "postgres", "calibrator")
 """The parts, in the order of their start."""
 
-_VARIABLES = {"kafka": "KAFKA_BROKER", "postgres": "DATABASE_URL", "calibrator": "R_IRT_BASE_URL"}
+R_PARTS = ("kafka", "postgres", *(f"r-{name}" for name in R_SERVICES))
+"""The parts where real R calibrates and fits the models."""
 
+_VARIABLES = {
+    "kafka": "KAFKA_BROKER",
+    "postgres": "DATABASE_URL",
+    "calibrator": "R_IRT_BASE_URL",
+    **{f"r-{name}": f"R_{name.upper()}_BASE_URL" for name in R_SERVICES},
+}
 
 Progress = Callable[[str, str], None]
 """Called with a part's name and what happens to it, for a person to read."""
@@ -70,7 +79,7 @@ class Stack:
         Where the broker's jars are; by default THETASTREAM_CACHE_DIR of `env`, else
         `.local/cache` of the checkout.
     parts
-        Which parts to care for.
+        Which parts to care for; by default those of the last start here, else `PARTS`.
     calibrator_command
         What to run in place of the embedded calibrator; gets `--port PORT`.
     """
@@ -81,11 +90,11 @@ class Stack:
         *,
         env: Mapping[str, str] | None = None,
         cache_dir: Path | None = None,
-        parts: Sequence[str] = PARTS,
+        parts: Sequence[str] | None = None,
         calibrator_command: Sequence[str] | None = None,
     ) -> None:
         self.state_dir = state_dir.resolve()
-        self.parts = tuple(parts)
+        self.parts = tuple(parts) if parts else self._started_parts()
         env = os.environ if env is None else env
         self.kafka = LocalKafka(
             self.state_dir / "kafka", cache_dir or default_cache_dir(env, self.state_dir)
@@ -100,12 +109,18 @@ class Stack:
             "postgres": self.postgres,
             "calibrator": self.calibrator,
         }
-        if unknown := set(parts) - set(services):
+        self._r_token_file = self.state_dir / "r" / "token"
+        for name in R_SERVICES:
+            services[f"r-{name}"] = LocalRService(
+                *(name, self.state_dir / "r" / name, self._r_token_file), token=self._token
+            )
+        if unknown := set(self.parts) - set(services):
             raise LocalStackError(
                 f"no such part of the local stack: {', '.join(sorted(unknown))}; "
-                f"there are {', '.join(PARTS)}"
+                f"there are {', '.join(services)}"
             )
-        self.services = {name: services[name] for name in PARTS if name in parts}
+        self.services = {name: one for name, one in services.items() if name in self.parts}
+        self._all_services = services
         self.external = {
             name: address
             for name in self.services
@@ -122,13 +137,22 @@ class Stack:
     @property
     def addresses(self) -> StackAddresses:
         """The addresses as they are now; of a part never started, an empty one."""
-        own_calibrator = "calibrator" in self.services and "calibrator" not in self.external
+        tokens = [
+            one.token
+            for name, one in self.services.items()
+            if isinstance(one, LocalCalibrator) and name not in self.external
+        ]
         return StackAddresses(
             kafka_broker=self._address("kafka"),
             database_url=self._address("postgres"),
-            r_irt_base_url=self._address("calibrator"),
-            r_irt_internal_token=(self.calibrator.token if own_calibrator else "") or self._token,
+            r_irt_base_url=self._address("r-irt") or self._address("calibrator"),
+            r_irt_internal_token=(tokens[0] if tokens else "") or self._token,
             thetastream_url=self._lookup_address(),
+            **{
+                f"r_{name}_base_url": self._address(f"r-{name}")
+                for name in R_SERVICES
+                if name != "irt"
+            },
         )
 
     def up(self, progress: Progress = lambda _part, _what: None) -> StackAddresses:
@@ -144,6 +168,10 @@ class Stack:
         """
         with self._locked(progress), _interruptible():
             local = {n: s for n, s in self.services.items() if n not in self.external}
+            if any(isinstance(service, LocalRService) for service in local.values()):
+                progress("r", "looking for R and its packages")
+                check_r()
+            self._remember_parts(progress)
             before = {name for name, service in local.items() if service.process() is not None}
             self._choose_lookup_port(keep=bool(before))
             try:
@@ -192,6 +220,27 @@ class Stack:
     def status(self) -> list[PartStatus]:
         """Look at each part, and ask it."""
         return [self._status_of(name) for name in self.services]
+
+    def _started_parts(self) -> tuple[str, ...]:
+        """Return the parts that were started in this directory."""
+        try:
+            return tuple((self.state_dir / "parts").read_text().split()) or PARTS
+        except OSError:
+            return PARTS
+
+    def _remember_parts(self, progress: Progress) -> None:
+        """Note what is started; R's calibrator and the embedded one take each other's place."""
+        kept = []
+        remembered = self.state_dir / "parts"
+        for name in self._started_parts() if remembered.exists() else ():
+            replaced = name.startswith("r-") if "calibrator" in self.parts else name == "calibrator"
+            if name in self.services or name not in self._all_services:
+                continue
+            if not replaced:
+                kept.append(name)
+            elif self._all_services[name].stop():
+                progress(name, "ended: another takes its place")
+        write_atomically(remembered, " ".join((*kept, *self.parts)) + "\n")
 
     def _status_of(self, name: str) -> PartStatus:
         service = self.services[name]
@@ -294,7 +343,7 @@ def running_stack(
     state_dir: Path | None = None,
     *,
     env: Mapping[str, str] | None = None,
-    parts: Sequence[str] = PARTS,
+    parts: Sequence[str] | None = None,
     calibrator_command: Sequence[str] | None = None,
 ) -> Iterator[Stack]:
     """Run a stack for as long as the block lasts; the jars come from the shared cache.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stream.app import ThetaApp
-from stream.sinks import calibration, features, kpi, theta, totals
+from stream.settings import Settings
+from stream.sinks import calibration, features, kpi, models, theta, totals
 from stream.sinks.consume import Reader, add_agent
 from stream.sinks.pool import SinkDatabase
+from stream.sinks.upsert import Batch
 from topics import catalogue
 from topics.catalogue import TopicSpec
 
@@ -28,6 +32,7 @@ _TABLES = (
     calibration.decided_run,
     calibration.drift_alerts,
     calibration.question,
+    *models.TABLES,
 )
 
 
@@ -51,8 +56,19 @@ def register(app: ThetaApp) -> SinkDatabase:
         (catalogue.item_partials_topic, totals.read_item_partial),
         (catalogue.item_params_topic, calibration.item_params_reader(settings)),
         (catalogue.batch_abilities_topic, calibration.batch_ability_reader(settings)),
-        (catalogue.calibration_results_topic, calibration.read_calibration_result),
+        (catalogue.calibration_results_topic, _results_reader(settings)),
     ]
     for spec, read in readers:
         add_agent(app, database, spec, read)
     return database
+
+
+def _results_reader(settings: Settings) -> Reader:
+    """Return the reader of ``calibration-results``: calibrations' and models' records."""
+    read_model = models.model_result_reader(settings)
+
+    def read(record: Any, batch: Batch) -> None:
+        calibration.read_calibration_result(record, batch)
+        read_model(record, batch)
+
+    return read

@@ -193,7 +193,7 @@ def batch_ability_reader(settings: Settings) -> Reader:
 
 
 def read_calibration_result(record: Any, batch: Batch) -> None:
-    """Put a run's end, what was decided on it, or an alert into a batch.
+    """Put a calibration's end, what was decided on it, or an alert into a batch.
 
     Its abilities are of interest once applied; they come on ``batch-abilities``.
     """

@@ -14,7 +14,8 @@ weekly_kpi = Table(
     "weekly_kpi",
     key=(Column("user_id", "text"), Column("week_start", "day")),
     columns=(
-        Column("kpis", "json", stored="merged"),
+        # What a model put among them stays: a week that is computed again takes nothing back.
+        Column("kpis", "json", stored="merged", under="model_kpis"),
         Column("created_at", "ms", stored="kept"),
         Column("updated_at", "ms"),
         Column("source_partition", "int"),

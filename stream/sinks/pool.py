@@ -81,13 +81,19 @@ class SinkDatabase(Service):
 
     def __init__(self, settings: Settings, tables: Iterable[Table] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.ready = False
+        self._found = False
+        self._failing: set[object] = set()
         self._url = settings.database_url
         self._schema = settings.db_schema
         self._tables = tuple(tables)
         self._statements: dict[Table, str] = {}
         self._pool: asyncpg.Pool | None = None
         self._pool_lock = asyncio.Lock()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the tables were found and nothing waits for PostgreSQL now."""
+        return self._found and not self._failing
 
     async def on_start(self) -> None:
         """Look at the tables beside whatever else starts."""
@@ -182,26 +188,30 @@ class SinkDatabase(Service):
             PostgreSQL (or its client) refuses what a row holds.
         """
         wait_s = FIRST_WAIT_S
-        while True:
-            connected = False
-            try:
-                pool = await self._connected()
-                async with pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
-                    connected = True
-                    return await operation(connection)
-            except Exception as error:
-                # Before that it is never a row's fault, whatever the error looks like.
-                if connected and refuses_row(error):
-                    raise
-                ours = convert_error(error, self._url)
-                SINK_FAILURES.labels(reason=type(ours).__name__).inc()
-                log.warning("%s waits %.0f s; nothing is lost. %s", what, wait_s, ours)
-                # Meanwhile a table may have been made or changed.
-                self._statements.clear()
-            with SINK_WAITING.track_inprogress():
-                await asyncio.sleep(wait_s)
-            SINK_WAITED_SECONDS.inc(wait_s)
-            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+        try:
+            while True:
+                connected = False
+                try:
+                    pool = await self._connected()
+                    async with pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+                        connected = True
+                        return await operation(connection)
+                except Exception as error:
+                    # Before that it is never a row's fault, whatever the error looks like.
+                    if connected and refuses_row(error):
+                        raise
+                    ours = convert_error(error, self._url)
+                    SINK_FAILURES.labels(reason=type(ours).__name__).inc()
+                    log.warning("%s waits %.0f s; nothing is lost. %s", what, wait_s, ours)
+                    # Meanwhile a table may have been made or changed.
+                    self._statements.clear()
+                self._failing.add(operation)
+                with SINK_WAITING.track_inprogress():
+                    await asyncio.sleep(wait_s)
+                SINK_WAITED_SECONDS.inc(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+        finally:
+            self._failing.discard(operation)
 
     async def _look(self) -> None:
         async def look(connection: asyncpg.Connection) -> None:
@@ -209,7 +219,7 @@ class SinkDatabase(Service):
                 await self._statement(connection, table)
 
         await self._patiently("The sink", look)
-        self.ready = True
+        self._found = True
         log.info("The tables in schema %s are ready", self._schema)
 
     async def _connected(self) -> asyncpg.Pool:

@@ -57,11 +57,14 @@ class Column:
         What becomes of a stored value when a newer row comes: ``replaced``; ``kept`` if it is not
         null; or, of a JSON object, ``merged`` (ours wins, keys we do not know stay) or ``joined``
         (the stored one wins, only keys that were missing come in).
+    under
+        Of a merged column: another column of the table, an object whose keys win over ours.
     """
 
     name: str
     kind: Kind
     stored: Literal["replaced", "kept", "merged", "joined"] = "replaced"
+    under: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,19 +82,23 @@ class Table:
         held off; without, every row is written.
     computed
         The column that tells which of two rows with one ``source_offset`` is newer.
+    speaks_of
+        A column with the event time that a row speaks of: one of an earlier time never overwrites.
     """
 
     name: str
     key: tuple[Column, ...]
     columns: tuple[Column, ...]
     computed: str | None = None
+    speaks_of: str | None = None
     all_columns: tuple[Column, ...] = field(init=False)
     _order: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "all_columns", self.key + self.columns)
         names = [column.name for column in self.all_columns]
-        order = [names.index(n) for n in ("source_offset", self.computed) if n in names]
+        order_by = (self.speaks_of, "source_offset", self.computed)
+        order = [names.index(name) for name in order_by if name in names]
         object.__setattr__(self, "_order", tuple(order))
 
     def key_of(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -131,7 +138,8 @@ class Table:
         DatabaseSchemaError
             The table lacks a column.
         """
-        missing = [c.name for c in self.all_columns if c.name not in types]
+        needed = [c.name for c in self.all_columns] + [c.under for c in self.columns if c.under]
+        missing = [name for name in needed if name not in types]
         if missing:
             raise DatabaseSchemaError(
                 f"Table {schema}.{self.name} has no column {', '.join(missing)}: "
@@ -185,7 +193,11 @@ class Table:
                 f"t.source_partition is distinct from excluded.source_partition and {as_new} "
                 f"or t.source_partition = excluded.source_partition and ({newer})"
             )
-        return f"t.source_offset is null or {newer}"
+        guard = f"t.source_offset is null or {newer}"
+        if self.speaks_of is not None:
+            time = quoted(self.speaks_of)
+            guard = f"(t.{time} is null or excluded.{time} >= t.{time}) and ({guard})"
+        return guard
 
 
 class Row(NamedTuple):
@@ -244,6 +256,8 @@ def _stored(column: Column, actual: str) -> str:
     stored = f"coalesce(t.{name}::jsonb, '{{}}')"
     ours = f"coalesce(excluded.{name}::jsonb, '{{}}')"
     both = f"{stored} || {ours}" if column.stored == "merged" else f"{ours} || {stored}"
+    if column.under is not None:
+        both += f" || coalesce(t.{quoted(column.under)}::jsonb, '{{}}')"
     return f"({both})::{actual}"
 
 

@@ -119,7 +119,7 @@ def test_each_role_is_given_the_secrets_it_uses(objects: list[Object]) -> None:
     common = {"THETASTREAM_API_TOKEN", "THETASTREAM_KAFKA_SASL_PASSWORD"}
     assert given == {
         "engine": common | {"DATABASE_URL"},  # learners that another engine holds
-        "calibrator": common | {"R_IRT_INTERNAL_TOKEN"},
+        "calibrator": common | {"R_IRT_INTERNAL_TOKEN", "DATABASE_URL"},  # models' datasets
         "sink": common | {"DATABASE_URL"},
     }
 
