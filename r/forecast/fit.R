@@ -25,7 +25,8 @@ fit_forecast <- function(request) {
     series,
     horizon = read_number(request, "horizon", 4, 1, 52, whole = TRUE),
     z = read_number(request, "z", 2.5, 1, 10),
-    seed = read_seed(request)
+    seed = read_seed(request),
+    min_weeks = read_number(request, "min_weeks", fewest_weeks, 4, 1000, whole = TRUE)
   )
   fit_answer(
     read_run_id(request, "forecast"), fit$model_spec, fit$metrics, fit$warnings,
@@ -35,8 +36,8 @@ fit_forecast <- function(request) {
 
 # Pure: a series (week_start Date, value) in, a forecast of `horizon` weeks and the weeks with
 # |z| >= `z` out.
-forecast <- function(series, horizon = 4, z = 2.5, seed = 1L) {
-  check_series(series)
+forecast <- function(series, horizon = 4, z = 2.5, seed = 1L, min_weeks = fewest_weeks) {
+  check_series(series, min_weeks)
   series <- series[order(series$week_start), ]
   n <- nrow(series)
   weeks <- as.numeric(diff(range(series$week_start))) / 7 + 1
@@ -83,10 +84,10 @@ forecast <- function(series, horizon = 4, z = 2.5, seed = 1L) {
   )
 }
 
-check_series <- function(series) {
-  if (nrow(series) < fewest_weeks) {
+check_series <- function(series, min_weeks = fewest_weeks) {
+  if (nrow(series) < min_weeks) {
     bad_input("%d weeks are too few for a forecast; at least %d are needed", nrow(series),
-              fewest_weeks)
+              as.integer(min_weeks))
   }
   # %u: 1 is Monday, in every locale.
   wrong <- series$week_start[format(series$week_start, "%u") != "1"]

@@ -2,8 +2,9 @@
 
 read_settings <- function(environment = Sys.getenv()) {
   get <- function(name, default) {
-    value <- trimws(environment[name])
-    if (is.na(value) || !nzchar(value)) default else unname(value)
+    # Of Sys.getenv()'s class, which is no text to JSON.
+    value <- trimws(as.character(environment[name]))
+    if (is.na(value) || !nzchar(value)) default else value
   }
   whole <- function(name, default, lower, upper) {
     value <- get(name, default)

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stream.cli import pipeline
-from stream.cli.demo_models import MODEL_DEFAULTS, fit_models, print_models
+from stream.cli.demo_models import MODEL_DEFAULTS, fit_models, print_models, write_report
 from stream.cli.demo_report import print_report
 from stream.errors import StreamError
 from stream.kafka.admin import create_topics
@@ -88,7 +88,10 @@ def demo(
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Stay up until Ctrl-C.")] = False,
     r: Annotated[
-        bool, typer.Option("--r", help="Calibrate with real R, and fit every model once.")
+        bool,
+        typer.Option(
+            "--r", help="With real R: calibrate, fit every model once, write the weekly report."
+        ),
     ] = False,
     learners: Annotated[int, typer.Option(help="Of the simulated school.")] = 2000,
     items: Annotated[int, typer.Option(help="Of the simulated school.")] = 200,
@@ -153,6 +156,7 @@ def demo(
             told = fit_models(env, _say)
             _wait_drained(settings, "sink", _SINK_INPUTS)
             well = print_models(_out, settings, told) and well
+            well = write_report(_out, env, state_dir / "report.html") and well
         if keep:
             _stay(env, url)
         if not well:

@@ -1,4 +1,4 @@
-"""The demo's last part with real R: each model once, and what it left in the tables."""
+"""The demo's last part with real R: each model once, what it left in the tables, the report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -16,7 +18,7 @@ from rich.table import Table
 from stream.models.registry import KINDS
 from stream.settings import Settings
 
-__all__ = ["MODEL_DEFAULTS", "fit_models", "print_models"]
+__all__ = ["MODEL_DEFAULTS", "fit_models", "print_models", "write_report"]
 
 MODEL_DEFAULTS = {
     # Each model is asked for once, at the end.
@@ -38,10 +40,11 @@ _TABLES = (
 
 
 def fit_models(env: Mapping[str, str], say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Ask for each model in turn; return what each command said."""
+    """Ask for each model in turn; return what each command said, and the seconds it took."""
     told = []
     for kind in KINDS:
         say(f"fitting the model {kind}")
+        began = time.monotonic()
         done = subprocess.run(  # noqa: S603 - our own command
             [sys.executable, "-m", "stream", "model", "now", kind, "--json"],
             env=dict(env),
@@ -54,6 +57,7 @@ def fit_models(env: Mapping[str, str], say: Callable[[str], None]) -> list[dict[
         except ValueError:
             error = done.stderr.strip()[-500:]
             told.append({"kind": kind, "status": "failed", "error": error})
+        told[-1]["seconds"] = time.monotonic() - began
     return told
 
 
@@ -66,7 +70,9 @@ def print_models(out: Console, settings: Settings, told: list[dict[str, Any]]) -
         Whether every model was fitted and every table has rows.
     """
     table = Table(
-        "model", "status", "as of", "rows", "learners", title="Models", title_justify="left"
+        *("model", "status", "as of", "rows", "learners", "seconds"),
+        title="Models",
+        title_justify="left",
     )
     for one in told:
         rows = one.get("dataset", {}).get("rows", "-")
@@ -76,6 +82,7 @@ def print_models(out: Console, settings: Settings, told: list[dict[str, Any]]) -
             one.get("as_of", "-"),
             str(rows),
             str(one.get("n_learners", "-")),
+            f"{one['seconds']:.1f}",
         )
     out.print(table)
     for one in told:
@@ -87,6 +94,28 @@ def print_models(out: Console, settings: Settings, told: list[dict[str, Any]]) -
         table.add_row(name, f"{count:,}")
     out.print(table)
     return all(one["status"] == "succeeded" for one in told) and all(counts.values())
+
+
+def write_report(out: Console, env: Mapping[str, str], path: Path) -> bool:
+    """Write the weekly report of the newest week, and print what it lacks.
+
+    Returns
+    -------
+    bool
+        Whether it was written.
+    """
+    command = [sys.executable, "-m", "stream", "report", "--out", str(path), "--json"]
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, env=dict(env), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        out.print(f"The weekly report was not written: {done.stderr.strip()}", markup=False)
+        return False
+    told = json.loads(done.stdout)
+    out.print(f"weekly report of {told['week']}: {path}", highlight=False, soft_wrap=True)
+    for section, why in told["missing"].items():
+        out.print(f"  without {section}: {why}", highlight=False, markup=False, soft_wrap=True)
+    return True
 
 
 async def _counts(settings: Settings) -> dict[str, int]:

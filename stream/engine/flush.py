@@ -126,7 +126,7 @@ class Flush:
         state, store = self._state, self._state.store
         # Before the changed learners lose their mark.
         if self._stream_week > state.position.weeks_published:
-            yield from self._in_parts(self._write_idle_weeks, len(store.user_ids))
+            yield from self._in_parts(self._write_idle_weeks, store.n_users)
             state.position.weeks_published = self._stream_week
         yield from self._in_parts(self._write_changed, store.n_changed)
         store.arrays.control[N_CHANGED] = 0

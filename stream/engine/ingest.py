@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
-from typing import TYPE_CHECKING
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from schemas.attempt import AttemptEvent
-from stream.engine.day import CORRECT, HINT, NO_RESPONSE_TIME
-from stream.engine.kernel.fold import ACCEPTED, OPERATION
+from stream.engine.day import CORRECT, HINT, NO_RESPONSE_TIME, attempt_hash
+from stream.engine.kernel import scan as kernel
+from stream.engine.kernel.fold import ACCEPTED, OPERATION, REFUSED
 from stream.engine.store import Store
 from stream.errors import RecordError
-from stream.records import KafkaRecord, parse_many
+from stream.records import KafkaRecord, parse
 
 if TYPE_CHECKING:
     from stream.engine.kernel.layout import I4, I8, U1
@@ -22,25 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["Columns", "columns_of"]
 
 
-@dataclass(slots=True)
-class Columns:
-    """Valid events of some records, and those that are refused.
+class Columns(NamedTuple):
+    """Records as :func:`stream.engine.kernel.fold.fold` takes them, (n,) each.
 
-    Attributes
-    ----------
-    events
-        The events (n,).
-    places
-        Place of each event's record; None: all records are events.
-    refused
-        Place and reason of the other records.
-    learner, attempt, item, topic, completed_ms, response, flags, outcome, lag_ms
-        As :func:`stream.engine.kernel.fold.fold` takes them, (n,).
+    ``outcome`` is REFUSED for a record that is no event, OPERATION for a void or regrade.
     """
 
-    events: list[AttemptEvent]
-    places: list[int] | None
-    refused: list[tuple[int, RecordError]]
     learner: I4
     attempt: I8
     item: I4
@@ -52,48 +39,88 @@ class Columns:
     lag_ms: I8
 
 
-def columns_of(records: Sequence[KafkaRecord], store: Store) -> Columns:
-    """Validate records and number what they name; new ids are entered in the store."""
-    events, times, places, refused = parse_many(records)
-    n = len(events)
-    users, topics, items = store.users, store.topics, store.items
-    learner = [users.get(event.user_id, -1) for event in events]
-    if -1 in learner:
-        learner = [store.user(event.user_id) for event in events]
-    item = [items.get(event.item_id, -1) for event in events]
-    if -1 in item:
-        item = [store.item(event.item_id) for event in events]
-    topic = [topics.get(event.topic_id, -1) for event in events]  # type: ignore[arg-type]
-    if -1 in topic:
-        topic = [-1 if event.topic_id is None else store.topic(event.topic_id) for event in events]
-    hashes = b"".join(
-        [blake2b(event.attempt_id.encode(), digest_size=8).digest() for event in events]
+def columns_of(
+    records: Sequence[KafkaRecord], store: Store
+) -> tuple[Columns, dict[int, AttemptEvent], dict[int, RecordError]]:
+    """Validate records and number what they name; new ids are entered in the store.
+
+    Returns
+    -------
+    tuple
+        The columns; the voids and regrades by place; and why others are refused, by place.
+    """
+    n = len(records)
+    columns = Columns(
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int32),
+        np.zeros(n, np.uint8),
+        np.full(n, ACCEPTED, np.uint8),
+        np.zeros(n, np.int64),
     )
-    return Columns(
-        events=events,
-        places=places,
-        refused=refused,
-        learner=np.array(learner, np.int32),
-        attempt=np.frombuffer(hashes, np.int64),
-        item=np.array(item, np.int32),
-        topic=np.array(topic, np.int32),
-        completed_ms=np.array(times, np.int64),
-        response=np.array(
-            [
-                NO_RESPONSE_TIME if event.response_time_ms is None else event.response_time_ms
-                for event in events
-            ],
-            np.int32,
-        ),
-        flags=np.array(
-            [
-                (CORRECT if event.correct else 0) | (HINT if event.hint_used else 0)
-                for event in events
-            ],
-            np.uint8,
-        ),
-        outcome=np.array(
-            [ACCEPTED if event.op == "attempt" else OPERATION for event in events], np.uint8
-        ),
-        lag_ms=np.zeros(n, np.int64),
-    )
+    unread = _scan(records, store, columns)
+    operations: dict[int, AttemptEvent] = {}
+    refused: dict[int, RecordError] = {}
+    for place in unread.nonzero()[0].tolist():
+        record = records[place]
+        try:
+            event, completed_ms = parse(record.value, record.key, record.timestamp)
+        except RecordError as error:
+            refused[place] = error
+            columns.outcome[place] = REFUSED
+            continue
+        if event.op != "attempt":
+            operations[place] = event
+            columns.outcome[place] = OPERATION
+            continue
+        columns.learner[place] = store.users([event.user_id.encode()])[0]
+        columns.item[place] = store.item(event.item_id)
+        columns.topic[place] = -1 if event.topic_id is None else store.topic(event.topic_id)
+        attempt = attempt_hash(event.attempt_id)
+        columns.attempt[place] = int.from_bytes(attempt, "little", signed=True)
+        columns.completed_ms[place] = completed_ms
+        response = event.response_time_ms
+        columns.response[place] = NO_RESPONSE_TIME if response is None else response
+        columns.flags[place] = (CORRECT if event.correct else 0) | (HINT if event.hint_used else 0)
+    return columns, operations, refused
+
+
+def _scan(records: Sequence[KafkaRecord], store: Store, columns: Columns) -> U1:
+    """Read the plain attempts into columns; return what is left unread, (n,)."""
+    values = [record.value or b"" for record in records]
+    keys = [record.key or b"" for record in records]
+    n = len(records)
+    data = np.frombuffer(b"".join(values), np.uint8)
+    ends = np.fromiter(accumulate(map(len, values)), np.int64, n)
+    key_data = np.frombuffer(b"".join(keys), np.uint8)
+    key_ends = np.fromiter(accumulate(map(len, keys)), np.int64, n)
+    timestamps = np.fromiter([record.timestamp for record in records], np.int64, n)
+    unread = np.zeros(n, np.uint8)
+    fields = np.empty((kernel.N_FIELDS, 2), np.int64)
+    at = 0
+    while True:
+        at, missing, start, size = kernel.scan(
+            store.arrays,
+            at,
+            data,
+            ends,
+            key_data,
+            key_ends,
+            timestamps,
+            fields,
+            *columns[:7],
+            unread,
+        )
+        if at == n:
+            return unread
+        if missing == kernel.NO_ROOM:
+            store.make_room(size)
+            continue
+        name = data[start : start + size].tobytes().decode()
+        if missing == kernel.NEW_TOPIC:
+            store.topic(name)
+        else:
+            store.item(name)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from schemas.attempt import AttemptEvent
 from schemas.calibration import BatchAbility
@@ -19,7 +20,7 @@ from schemas.codec import decode
 from stream.domain.window import day_of, retained_days
 from stream.engine.corrections import is_retained, revise
 from stream.engine.day import attempt_hash
-from stream.engine.ingest import Columns, columns_of
+from stream.engine.ingest import columns_of
 from stream.engine.kernel import fold as kernel
 from stream.engine.learner import Learner
 from stream.engine.params import ItemInForce, ParamsStore
@@ -142,53 +143,30 @@ class PartitionState:
             records = [record for record in records if record.offset > position]
             if not records:
                 return
-        columns = columns_of(records, self.store)
-        refused = columns.refused
-        n = len(columns.events)
+        columns, operations, refused = columns_of(records, self.store)
+        n = len(records)
         at = 0
-        while True:
-            at = kernel.fold(
-                self.store.arrays,
-                at,
-                n,
-                columns.learner,
-                columns.attempt,
-                columns.item,
-                columns.topic,
-                columns.completed_ms,
-                columns.response,
-                columns.flags,
-                columns.outcome,
-                columns.lag_ms,
-            )
-            if at == n:
-                break
+        while (at := kernel.fold(self.store.arrays, at, n, *columns)) < n:
             if columns.outcome[at] == kernel.FULL:
                 self.store.grow_heap()
                 columns.outcome[at] = kernel.ACCEPTED
                 continue
             try:
-                self.counts[self._correct(columns.events[at])] += 1
+                self.counts[self._correct(operations[at])] += 1
             except RecordError as error:
-                refused.append((at if columns.places is None else columns.places[at], error))
+                refused[at] = error
             at += 1
-        self._count(columns)
-        for place, why in sorted(refused, key=lambda pair: pair[0]):
+        for outcome, name in ((kernel.ACCEPTED, "accepted"), (kernel.DUPLICATE, "duplicate")):
+            if count := int(np.count_nonzero(columns.outcome == outcome)):
+                self.counts[name] += count
+        for place in (columns.outcome == kernel.TOO_LATE).nonzero()[0].tolist():
+            detail = f"{columns.lag_ms[place]} ms before the learner's latest attempt"
+            refused[place] = RecordError("too_late", detail)
+        for place, why in sorted(refused.items()):
             self.dead_letters.append(DeadLetter(records[place], why.reason, why.detail))
             self.counts[why.reason] += 1
         self.position.attempts = records[-1].offset
         self.position.stream_week = self.store.stream_week
-
-    def _count(self, columns: Columns) -> None:
-        """Count the attempts by outcome, and refuse the late ones."""
-        for outcome, name in ((kernel.ACCEPTED, "accepted"), (kernel.DUPLICATE, "duplicate")):
-            count = int((columns.outcome == outcome).sum())
-            if count:
-                self.counts[name] += count
-        for at in (columns.outcome == kernel.TOO_LATE).nonzero()[0].tolist():
-            detail = f"{columns.lag_ms[at]} ms before the learner's latest attempt"
-            place = at if columns.places is None else columns.places[at]
-            columns.refused.append((place, RecordError("too_late", detail)))
 
     def _correct(self, event: AttemptEvent) -> str:
         """Apply a void or regrade; return its outcome."""
@@ -232,7 +210,7 @@ class PartitionState:
             if record.value is None:
                 continue
             batch = decode(record.value, BatchAbility)
-            number = self.store.users.get(batch.user_id, -1)
-            if number >= 0 and self.store.arrays.at[number] >= 0:
+            number = self.store.find_user(batch.user_id)
+            if number >= 0:
                 cut = day_of(batch.cut_time)
                 kernel.rebase(self.store.arrays, number, batch.theta, cut)

@@ -16,8 +16,11 @@ from stream.engine.kernel import transfer
 from stream.engine.kernel.heap import CLASSES
 from stream.engine.kernel.layout import (
     CONTROL_WORDS,
+    I4,
     LATENESS_MS,
     N_CHANGED,
+    N_USERS,
+    NAMES_END,
     PUBLISHED_MS,
     RETAINED_DAYS,
     STORAGE_DAYS,
@@ -25,6 +28,7 @@ from stream.engine.kernel.layout import (
     WEIGHTED,
     Arrays,
 )
+from stream.engine.kernel.names import enter, find, number_users
 from stream.engine.learner import STATE_VERSION, Learner
 from stream.engine.params import ItemInForce
 from stream.errors import StateVersionError
@@ -37,7 +41,15 @@ _HEAP_GROWTH = 1.25
 
 _PER_LEARNER = ("at", "changed", "queue", "user_at", "user_len")
 _PER_TOPIC = ("topic_at", "topic_len", "topic_counts", "topic_changed")
-_PER_ITEM = ("item_hash", "item_params", "item_counts", "item_sums", "item_changed")
+_PER_ITEM = (
+    "item_at",
+    "item_len",
+    "item_hash",
+    "item_params",
+    "item_counts",
+    "item_sums",
+    "item_changed",
+)
 
 
 class Store:
@@ -52,20 +64,17 @@ class Store:
     ----------
     arrays
         What compiled code works on. Replaced whenever an array grows: never keep it.
-    users, topics, items
+    topics, items
         Id -> number.
-    user_ids, topic_ids, item_ids
+    topic_ids, item_ids
         Number -> id.
     """
 
     def __init__(self, lateness_days: int) -> None:
-        self.users: dict[str, int] = {}
         self.topics: dict[str, int] = {}
         self.items: dict[str, int] = {}
-        self.user_ids: list[str] = []
         self.topic_ids: list[str] = []
         self.item_ids: list[str] = []
-        self._names_end = 0
         self.longest_topic = 0
         learners, few = 1024, 64
         words = np.zeros(_FIRST_WORDS, np.int64)
@@ -86,9 +95,13 @@ class Store:
             names=np.zeros(_FIRST_WORDS, np.uint8),
             user_at=np.zeros(learners, np.int64),
             user_len=np.zeros(learners, np.int32),
+            user_slots=np.full(2 * learners, -1, np.int32),
             topic_at=np.zeros(few, np.int64),
             topic_len=np.zeros(few, np.int32),
-            topic_slots=np.full(4 * few, -1, np.int32),
+            topic_slots=np.full(2 * few, -1, np.int32),
+            item_at=np.zeros(few, np.int64),
+            item_len=np.zeros(few, np.int32),
+            item_slots=np.full(2 * few, -1, np.int32),
             item_hash=np.zeros(few, np.int32),
             item_params=np.zeros((few, 4)),
             item_counts=np.zeros((few, 2), np.int64),
@@ -131,17 +144,43 @@ class Store:
 
     # -- ids ---------------------------------------------------------------------------------
 
-    def user(self, user_id: str) -> int:
-        """Return a learner's number, giving one to a new id."""
-        number = self.users.get(user_id)
-        if number is None:
-            number = self.users[user_id] = len(self.user_ids)
-            self.user_ids.append(user_id)
-            if number >= len(self.arrays.at):
-                self._widen(_PER_LEARNER, number + 1, at=-1)
-            at, size = self._name(user_id)
-            self.arrays.user_at[number], self.arrays.user_len[number] = at, size
-        return number
+    @property
+    def n_users(self) -> int:
+        """Learners with a number; some may have no accepted attempt."""
+        return int(self.arrays.control[N_USERS])
+
+    @property
+    def user_ids(self) -> list[str]:
+        """Ids of all learners, by number."""
+        s = self.arrays
+        places = zip(s.user_at[: self.n_users].tolist(), s.user_len.tolist(), strict=False)
+        return [
+            s.names[at : at + size].tobytes().decode("utf-8", "surrogatepass")
+            for at, size in places
+        ]
+
+    def find_user(self, user_id: str) -> int:
+        """Return a learner's number, -1 without any accepted attempt."""
+        s, data = self.arrays, _bytes_of(user_id)
+        number = find(s.user_slots, s.user_at, s.user_len, s.names, data, 0, len(data))
+        return int(number) if number >= 0 and s.at[number] >= 0 else -1
+
+    def users(self, user_ids: list[bytes]) -> I4:
+        """Return learners' numbers, giving one to each new id."""
+        numbers = np.empty(len(user_ids), np.int32)
+        ends = np.cumsum([len(one) for one in user_ids])
+        data = np.frombuffer(b"".join(user_ids), np.uint8)
+        done = 0
+        while (done := number_users(self.arrays, data, ends, done, numbers)) < len(user_ids):
+            self.make_room(len(data))
+        return numbers
+
+    def make_room(self, size: int) -> None:
+        """Make room for another learner, whose id has ``size`` bytes."""
+        if self.n_users >= len(self.arrays.at):
+            self._widen(_PER_LEARNER, self.n_users + 1, at=-1)
+            self._enter_names("user", self.n_users)
+        self._fit_name(size)
 
     def topic(self, topic_id: str) -> int:
         """Return a topic's number, giving one to a new id."""
@@ -151,14 +190,9 @@ class Store:
             self.topic_ids.append(topic_id)
             if number >= len(self.arrays.topic_at):
                 self._widen(_PER_TOPIC, number + 1)
-                slots = np.full(4 * len(self.arrays.topic_at), -1, np.int32)
-                self.arrays = self.arrays._replace(topic_slots=slots)
-                for other in range(number):
-                    transfer.insert_topic(self.arrays, other)
-            at, size = self._name(topic_id)
-            self.arrays.topic_at[number], self.arrays.topic_len[number] = at, size
-            self.longest_topic = max(self.longest_topic, size)
-            transfer.insert_topic(self.arrays, number)
+                self._enter_names("topic", number)
+            self._name("topic", topic_id, number)
+            self.longest_topic = max(self.longest_topic, int(self.arrays.topic_len[number]))
         return number
 
     def item(self, item_id: str) -> int:
@@ -167,20 +201,39 @@ class Store:
         if number is None:
             number = self.items[item_id] = len(self.item_ids)
             self.item_ids.append(item_id)
-            if number >= len(self.arrays.item_hash):
+            if number >= len(self.arrays.item_at):
                 self._widen(_PER_ITEM, number + 1)
+                self._enter_names("item", number)
+            self._name("item", item_id, number)
             self.arrays.item_hash[number] = np.uint32(item_hash(item_id)).astype(np.int32)
             self.arrays.item_params[number] = self._params.get(item_id, self._unknown)
         return number
 
-    def _name(self, value: str) -> tuple[int, int]:
-        data = value.encode("utf-8", "surrogatepass")
-        at, end = self._names_end, self._names_end + len(data)
+    def _name(self, kind: str, value: str, number: int) -> None:
+        """Note the id of a topic or item, and enter it in its table."""
+        data = _bytes_of(value)
+        self._fit_name(len(data))
+        s = self.arrays
+        at = int(s.control[NAMES_END])
+        s.names[at : at + len(data)] = data
+        s.control[NAMES_END] = at + len(data)
+        places, sizes = getattr(s, f"{kind}_at"), getattr(s, f"{kind}_len")
+        places[number], sizes[number] = at, len(data)
+        enter(getattr(s, f"{kind}_slots"), places, sizes, s.names, number, number + 1)
+
+    def _fit_name(self, size: int) -> None:
+        end = int(self.arrays.control[NAMES_END]) + size
         if end > len(self.arrays.names):
             self._widen(("names",), end)
-        self.arrays.names[at:end] = np.frombuffer(data, np.uint8)
-        self._names_end = end
-        return at, len(data)
+
+    def _enter_names(self, kind: str, count: int) -> None:
+        """Make a table of names anew, at most half full, after its arrays were widened."""
+        s = self.arrays
+        places, sizes = getattr(s, f"{kind}_at"), getattr(s, f"{kind}_len")
+        slots = np.full(1 << (2 * len(places) - 1).bit_length(), -1, np.int32)
+        enter(slots, places, sizes, s.names, 0, count)
+        tables: dict[str, Any] = {f"{kind}_slots": slots}
+        self.arrays = s._replace(**tables)
 
     def _widen(self, names: tuple[str, ...], least: int, **fill: int) -> None:
         """Give arrays at least twice the room."""
@@ -212,7 +265,7 @@ class Store:
     # -- learners ----------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return int(np.count_nonzero(self.arrays.at[: len(self.user_ids)] >= 0))
+        return int(np.count_nonzero(self.arrays.at[: self.n_users] >= 0))
 
     @property
     def n_changed(self) -> int:
@@ -230,8 +283,8 @@ class Store:
 
     def read(self, user_id: str) -> Learner | None:
         """Return a learner, decoded: a copy."""
-        number = self.users.get(user_id)
-        if number is None or self.arrays.at[number] < 0:
+        number = self.find_user(user_id)
+        if number < 0:
             return None
         out = np.empty(transfer.export_size(self.arrays, number), np.uint8)
         head = transfer.export_head(self.arrays, number, STATE_VERSION, out, 0)
@@ -240,7 +293,7 @@ class Store:
 
     def write(self, learner: Learner, changed_day: int) -> None:
         """Put a decoded learner of which one day was changed in place of what was read."""
-        number = self.users[learner.user_id]
+        number = self.find_user(learner.user_id)
         base = int(self.arrays.at[number])
         published = int(self.arrays.i8[base + PUBLISHED_MS])
         changed = transfer.changed_days(self.arrays, number)
@@ -267,7 +320,7 @@ class Store:
                     f"{STATE_VERSION}. Nothing was changed. Start the release that wrote it, or "
                     "set a new THETASTREAM_TOPIC_PREFIX and replay the log."
                 )
-        numbers = np.fromiter(map(self.user, user_ids), np.int32, len(user_ids))
+        numbers = self.users([one.encode("utf-8", "surrogatepass") for one in user_ids])
         sizes = np.empty((len(user_ids), 2), np.int64)
         sizes[:, 0] = [len(head) for head in heads]
         sizes[:, 1] = [len(day) for day in days]
@@ -284,3 +337,7 @@ class Store:
                 size = int(data[problem]) | int(data[problem + 1]) << 8
                 name = data[problem + 2 : problem + 2 + size].tobytes()
                 self.topic(name.decode("utf-8", "surrogatepass"))
+
+
+def _bytes_of(value: str) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(value.encode("utf-8", "surrogatepass"), np.uint8)

@@ -66,8 +66,9 @@ from stream.engine.kernel.layout import (
 
 __all__ = ["ACCEPTED", "DUPLICATE", "NO_TOPIC", "OPERATION", "TOO_LATE", "fold", "mark", "rebase"]
 
-ACCEPTED, DUPLICATE, TOO_LATE, OPERATION, FULL = range(5)
-"""Outcomes. An OPERATION (void, regrade) is left to the caller; FULL: the heap must grow."""
+ACCEPTED, DUPLICATE, TOO_LATE, OPERATION, FULL, REFUSED = range(6)
+"""Outcomes. An OPERATION (void, regrade) is left to the caller; FULL: the heap must grow; a REFUSED
+record is no event."""
 
 NO_TOPIC = 0xFFFF
 CORRECT_FLAG = 1
@@ -487,7 +488,8 @@ def fold(
         Columns of the batch, (n,): learner, 64 bits of the attempt id, item, topic or -1, event
         time, response time (ms, -1 for none), row flags.
     outcome
-        (n,). In: OPERATION for a void or regrade. Out: what became of each attempt.
+        (n,). In: OPERATION for a void or regrade, REFUSED to skip a record. Out: what became of
+        each attempt.
     lag_ms
         (n,). Out: of a late attempt, by how much it is behind the learner's latest.
 
@@ -500,6 +502,8 @@ def fold(
     for k in range(start, end):
         if outcome[k] == OPERATION:
             return k
+        if outcome[k] == REFUSED:
+            continue
         who = learner[k]
         base = s.at[who]
         if base >= 0:

@@ -58,7 +58,8 @@ MEMORY_WORDS = 2
 
 # -- control words ----------------------------------------------------------------------------
 HEAP_END, N_CHANGED, STREAM_WEEK, LATENESS_MS, RETAINED_DAYS, STORAGE_DAYS, WEIGHTED = range(7)
-CONTROL_WORDS = 8
+N_USERS, NAMES_END = 7, 8
+CONTROL_WORDS = 9
 
 
 class Arrays(NamedTuple):
@@ -79,10 +80,9 @@ class Arrays(NamedTuple):
     queue
         The changed learners, in order of their first change.
     names
-        UTF-8 of all ids, end to end; ``user_at``, ``user_len``, ``topic_at`` and ``topic_len``
-        point into it.
-    topic_slots
-        Hash table of topic ids: topic or -1.
+        UTF-8 of all ids, end to end; ``user_at``, ``user_len`` and the like point into it.
+    user_slots, topic_slots, item_slots
+        Hash tables from ids to numbers, see ``names``.
     item_hash
         Item -> its 32 bits in the rows.
     item_params
@@ -110,9 +110,13 @@ class Arrays(NamedTuple):
     names: U1
     user_at: I8
     user_len: I4
+    user_slots: I4
     topic_at: I8
     topic_len: I4
     topic_slots: I4
+    item_at: I8
+    item_len: I4
+    item_slots: I4
     item_hash: I4
     item_params: F8
     item_counts: I8

@@ -49,9 +49,10 @@ from stream.engine.kernel.layout import (
     Arrays,
     G,
 )
+from stream.engine.kernel.names import find
 from stream.engine.kernel.writing import put_bytes, put_little, read_little
 
-__all__ = ["DONE", "FULL_HEAP", "export_day", "export_head", "export_size", "insert_topic", "load"]
+__all__ = ["DONE", "FULL_HEAP", "export_day", "export_head", "export_size", "load"]
 
 DONE, FULL_HEAP = -1, -2
 
@@ -175,34 +176,9 @@ def export_days(s: Arrays, learner: int, out: U1, at: int) -> int:
 
 
 @compiled
-def name_slot(s: Arrays, data: U1, at: int, size: int) -> int:
-    """Return the slot of a topic id: where it is, or the empty one where it belongs."""
-    mask = s.topic_slots.shape[0] - 1
-    hashed = 0x811C9DC5
-    for k in range(size):
-        hashed = ((hashed ^ data[at + k]) * 0x01000193) & 0xFFFF_FFFF
-    slot = hashed & mask
-    while True:
-        topic = s.topic_slots[slot]
-        if topic < 0:
-            return slot
-        if s.topic_len[topic] == size:
-            start = s.topic_at[topic]
-            same = True
-            for k in range(size):
-                if s.names[start + k] != data[at + k]:
-                    same = False
-                    break
-            if same:
-                return slot
-        slot = (slot + 1) & mask
-
-
-@compiled
-def insert_topic(s: Arrays, topic: int) -> None:
-    """Enter a topic, whose name is in ``names`` already, in the table of names."""
-    slot = name_slot(s, s.names, s.topic_at[topic], s.topic_len[topic])
-    s.topic_slots[slot] = topic
+def topic_of(s: Arrays, data: U1, at: int, size: int) -> int:
+    """Return the number of a topic's id, -1 for an unknown one."""
+    return find(s.topic_slots, s.topic_at, s.topic_len, s.names, data, at, size)
 
 
 @compiled
@@ -226,7 +202,7 @@ def load(s: Arrays, learner: int, data: U1, head: int, days: int, end: int) -> i
     at = head + HEAD_BYTES
     for _ in range(n_topics):
         size = read_little(data, at + TOPIC_BYTES - 2, 2)
-        if s.topic_slots[name_slot(s, data, at + TOPIC_BYTES, size)] < 0:
+        if topic_of(s, data, at + TOPIC_BYTES, size) < 0:
             return at + TOPIC_BYTES - 2
         at += TOPIC_BYTES + size
     n_days = n_rows = n_snapshots = 0
@@ -276,7 +252,7 @@ def load(s: Arrays, learner: int, data: U1, head: int, days: int, end: int) -> i
         i8[word + 3] = read_little(data, at + 36, 8)
         size = read_little(data, at + TOPIC_BYTES - 2, 2)
         at += TOPIC_BYTES
-        i4[2 * word + T_TOPIC] = s.topic_slots[name_slot(s, data, at, size)]
+        i4[2 * word + T_TOPIC] = topic_of(s, data, at, size)
         at += size
         word += TOPIC_WORDS
     memory = 2 * i8[base + MEMORY_AT]

@@ -1,0 +1,283 @@
+"""Reading plain attempts straight into columns.
+
+A plain attempt is JSON with the known fields only, each once, texts of ASCII without escapes, times
+in epoch milliseconds, and neither a void nor a regrade: what platforms send nearly always. Every
+other record, good or bad, is left to :func:`stream.records.parse`; a test holds that whatever is
+taken here would have been read the same there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from schemas.attempt import MAX_RECORD_BYTES, SCHEMA_VERSION
+from stream.engine.kernel.blake2b import MOST_BYTES, blake2b_64
+from stream.engine.kernel.compiling import compiled
+from stream.engine.kernel.layout import I4, I8, U1, Arrays
+from stream.engine.kernel.names import find, number_user
+from stream.records import TOO_EARLY_MS
+
+__all__ = ["NEW_ITEM", "NEW_TOPIC", "NO_ROOM", "N_FIELDS", "PLAIN", "UNREAD", "scan"]
+
+PLAIN, UNREAD = 0, 1
+NO_ROOM, NEW_TOPIC, NEW_ITEM = 1, 2, 3
+
+_FIELDS = (
+    "attempt_id", "user_id", "item_id", "topic_id", "correct", "response_time_ms", "hint_used",
+    "attempt_no", "completed_at", "session_id", "schema_version", "op", "supersedes", "tenant_id",
+    "started_at",
+)  # fmt: skip
+(
+    ATTEMPT, USER, ITEM, TOPIC, CORRECT, RESPONSE, HINT, NUMBER, COMPLETED, SESSION, VERSION, OP,
+    SUPERSEDES, TENANT, STARTED,
+) = range(len(_FIELDS))  # fmt: skip
+_NAMES = np.frombuffer("".join(_FIELDS).encode(), np.uint8)
+_SIZES = np.array([len(name) for name in _FIELDS], np.int64)
+_STARTS = np.cumsum(_SIZES) - _SIZES
+N_FIELDS = len(_FIELDS)
+_REQUIRED = 1 << ATTEMPT | 1 << USER | 1 << ITEM | 1 << CORRECT | 1 << COMPLETED
+_OP = np.frombuffer(b"attempt", np.uint8)
+_TRUE = np.frombuffer(b"true", np.uint8)
+_FALSE = np.frombuffer(b"false", np.uint8)
+_NULL = np.frombuffer(b"null", np.uint8)
+_MOST_TEXT = MOST_BYTES
+_MOST_RESPONSE = 86_400_000
+_LATEST_MS = 253_402_300_799_999
+_BAD = -1
+_DAY_MS = TOO_EARLY_MS
+
+
+@compiled
+def skip_space(data: U1, at: int, end: int) -> int:
+    """Return the first place that is not JSON's white space."""
+    while at < end:
+        one = data[at]
+        if one != 32 and one != 10 and one != 13 and one != 9:
+            return at
+        at += 1
+    return at
+
+
+@compiled
+def text_end(data: U1, at: int, end: int) -> int:
+    """Return the closing quote of a text that begins at ``at``; _BAD unless ASCII, unescaped."""
+    while at < end:
+        one = data[at]
+        if one == 34:
+            return at
+        if one < 32 or one > 126 or one == 92:
+            return _BAD
+        at += 1
+    return _BAD
+
+
+@compiled
+def literal(data: U1, at: int, end: int, word: U1) -> bool:
+    """Tell whether a word stands at a place."""
+    if at + word.shape[0] > end:
+        return False
+    k = 0
+    while k < word.shape[0] and data[at + k] == word[k]:
+        k += 1
+    return k == word.shape[0]
+
+
+@compiled
+def field_of(data: U1, at: int, size: int, guess: int) -> int:
+    """Return the field with a name, _BAD if none; the guess is tried first."""
+    for k in range(N_FIELDS):
+        field = (guess + k) % N_FIELDS
+        if _SIZES[field] != size:
+            continue
+        start = _STARTS[field]
+        j = 0
+        while j < size and _NAMES[start + j] == data[at + j]:
+            j += 1
+        if j == size:
+            return field
+    return _BAD
+
+
+@compiled
+def scan_object(data: U1, at: int, end: int, values: I8) -> bool:
+    """Read one object into ``values`` (fields, 2): start and size of texts, or a number and 0.
+
+    A null leaves (0, -1). Returns False for anything but a plain attempt.
+    """
+    values[:, 0] = 0
+    values[:, 1] = -1
+    at = skip_space(data, at, end)
+    if at >= end or data[at] != 123:
+        return False
+    at += 1
+    seen = 0
+    field = _BAD
+    while True:
+        at = skip_space(data, at, end)
+        if at >= end or data[at] != 34:
+            return False
+        close = text_end(data, at + 1, end)
+        if close == _BAD:
+            return False
+        field = field_of(data, at + 1, close - at - 1, field + 1)
+        if field == _BAD or seen & (1 << field):
+            return False
+        seen |= 1 << field
+        at = skip_space(data, close + 1, end)
+        if at >= end or data[at] != 58:
+            return False
+        at = skip_space(data, at + 1, end)
+        if at >= end:
+            return False
+        one = data[at]
+        if one == 34:
+            close = text_end(data, at + 1, end)
+            if close == _BAD:
+                return False
+            size = close - at - 1
+            if size < 1 or size > _MOST_TEXT:
+                return False
+            if field == OP:
+                if size != 7 or not literal(data, at + 1, end, _OP):
+                    return False
+            elif not (field <= TOPIC or field in (SESSION, TENANT)):
+                return False
+            values[field, 0] = at + 1
+            values[field, 1] = size
+            at = close + 1
+        elif one == 116 or one == 102:
+            if field != CORRECT and field != HINT:
+                return False
+            if one == 116:
+                if not literal(data, at, end, _TRUE):
+                    return False
+                at += 4
+            else:
+                if not literal(data, at, end, _FALSE):
+                    return False
+                at += 5
+            values[field, 0] = one == 116
+            values[field, 1] = 0
+        elif one == 110:
+            optional = field in (TOPIC, RESPONSE, NUMBER)
+            optional = optional or field == SESSION or field >= SUPERSEDES
+            if not optional or not literal(data, at, end, _NULL):
+                return False
+            at += 4
+        elif 48 <= one <= 57:
+            number = 0
+            first = at
+            while at < end and 48 <= data[at] <= 57:
+                number = 10 * number + int(np.int64(data[at])) - 48
+                at += 1
+                if at - first > 15:
+                    return False
+            if at - first > 1 and one == 48:
+                return False
+            if at < end and (data[at] == 46 or data[at] == 101 or data[at] == 69):
+                return False
+            if field in (COMPLETED, STARTED):
+                if number > _LATEST_MS:
+                    return False
+            elif field == RESPONSE:
+                if number > _MOST_RESPONSE:
+                    return False
+            elif field == VERSION:
+                if number != SCHEMA_VERSION:
+                    return False
+            elif field != NUMBER:
+                return False
+            values[field, 0] = number
+            values[field, 1] = 0
+        else:
+            return False
+        at = skip_space(data, at, end)
+        if at >= end:
+            return False
+        if data[at] == 125:
+            return seen & _REQUIRED == _REQUIRED and skip_space(data, at + 1, end) == end
+        if data[at] != 44:
+            return False
+        at += 1
+
+
+@compiled
+def scan(
+    s: Arrays,
+    start: int,
+    data: U1,
+    ends: I8,
+    keys: U1,
+    key_ends: I8,
+    timestamps: I8,
+    values: I8,
+    learner: I4,
+    attempt: I8,
+    item: I4,
+    topic: I4,
+    completed_ms: I8,
+    response: I4,
+    flags: U1,
+    unread: U1,
+) -> tuple[int, int, int, int]:
+    """Read records from ``start`` on into columns.
+
+    Parameters
+    ----------
+    data, ends
+        The values end to end, and where each ends (n,).
+    keys, key_ends
+        The keys likewise.
+    timestamps
+        The records' own times, epoch ms (n,).
+    values
+        Working space (fields, 2).
+    learner, attempt, item, topic, completed_ms, response, flags
+        Out: as :func:`stream.engine.kernel.fold.fold` takes them.
+    unread
+        Out (n,): UNREAD for a record that is left to the caller.
+
+    Returns
+    -------
+    tuple
+        The number of records, 0, 0, 0; or the first record not read because of an id that is not
+        in the tables: its place, what is missing, and start and size of the id in ``data``.
+    """
+    n = ends.shape[0]
+    for k in range(start, n):
+        first = ends[k - 1] if k else 0
+        end = ends[k]
+        unread[k] = UNREAD
+        if end - first > MAX_RECORD_BYTES or not scan_object(data, first, end, values):
+            continue
+        user, size = values[USER, 0], values[USER, 1]
+        key = key_ends[k - 1] if k else 0
+        if key_ends[k] - key != size:
+            continue
+        same = True
+        for j in range(size):
+            same = same and keys[key + j] == data[user + j]
+        if not same or values[COMPLETED, 0] > timestamps[k] + _DAY_MS:
+            continue
+        who = number_user(s, data, user, size)
+        if who < 0:
+            return k, NO_ROOM, user, size
+        name, size = values[ITEM, 0], values[ITEM, 1]
+        what = find(s.item_slots, s.item_at, s.item_len, s.names, data, name, size)
+        if what < 0:
+            return k, NEW_ITEM, name, size
+        where = -1
+        if values[TOPIC, 1] > 0:
+            name, size = values[TOPIC, 0], values[TOPIC, 1]
+            where = find(s.topic_slots, s.topic_at, s.topic_len, s.names, data, name, size)
+            if where < 0:
+                return k, NEW_TOPIC, name, size
+        learner[k] = who
+        item[k] = what
+        topic[k] = where
+        attempt[k] = blake2b_64(data, values[ATTEMPT, 0], values[ATTEMPT, 1])
+        completed_ms[k] = values[COMPLETED, 0]
+        response[k] = values[RESPONSE, 0] if values[RESPONSE, 1] == 0 else -1
+        flags[k] = values[CORRECT, 0] | values[HINT, 0] << 1
+        unread[k] = PLAIN
+    return n, 0, 0, 0
