@@ -24,7 +24,7 @@ from stream.engine.warm_up import warm_up
 
 __all__ = ["measure_memory", "slope"]
 
-LEARNERS = 10_000
+LEARNERS = 50_000
 DAYS = 10
 TOPICS = 5
 CASES = (1, 5, 10)
@@ -90,11 +90,15 @@ def _bytes_a_learner(attempts_a_day: int) -> tuple[float, float]:
         start = FIRST_DAY_MS + day * _DAY_MS
         for learner in range(LEARNERS):
             user = f"learner-{learner:07d}"
-            for number in range(attempts_a_day):
-                at = start + 36_000_000 + number * 20_000
-                # Four in five attempts in the day's topic, the fifth in the next one.
-                state.fold([_record(user, offset, day + (number % 5 == 4), at)])
-                offset += 1
+            times = range(start + 36_000_000, start + 36_000_000 + attempts_a_day * 20_000, 20_000)
+            # Four in five attempts in the day's topic, the fifth in the next one.
+            state.fold(
+                [
+                    _record(user, offset + number, day + (number % 5 == 4), at)
+                    for number, at in enumerate(times)
+                ]
+            )
+            offset += attempts_a_day
             if learner % _LEARNERS_A_FLUSH == _LEARNERS_A_FLUSH - 1:
                 _flush(state)
     gc.collect()

@@ -4,8 +4,8 @@ Observed information = complete-data information - what is lost because abilitie
 seen; the lost part is the posterior covariance of the complete-data score, summed over
 learners. As a function of ability, each learner's score is expanded in polynomials
 orthonormal under the learner's posterior, and every order adds one cross-product of a
-learner x parameter matrix. With few answers a learner three orders are taken, otherwise the
-posterior is so narrow that the first one is all there is to see.
+learner x parameter matrix. Three orders are taken; two where learners gave so many answers that
+their posteriors are narrow and the third would add nothing to see.
 
 References
 ----------
@@ -25,8 +25,9 @@ from stream.domain.irt import FloatArray
 
 __all__ = ["StandardErrors", "standard_errors"]
 
-_SHORT_TEST = 20.0
-"""Mean number of answers a learner below which three orders are taken."""
+_SHORT_TEST = 100.0
+"""Mean number of answers a learner below which three orders are taken. With one order at 40
+answers, a slope's standard error on real data was .025 where it is .033."""
 
 _FULL_PARAMETERS = 1500
 _FULL_WORK = 5e10
@@ -147,7 +148,7 @@ def _lost(
     x = marginal.nodes
     size = n_params + (2 if group_sd else 0)
     lost = np.zeros((size, size))
-    orders = 3 if marginal.n_responses < _SHORT_TEST * marginal.n_learners else 1
+    orders = 3 if marginal.n_responses < _SHORT_TEST * marginal.n_learners else 2
     used = [k for k in range(3) if (columns[:, k] >= 0).any()]
     for rows, p, _ in marginal.posteriors(wrong, right):
         learner = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))

@@ -13,10 +13,13 @@ from stream.domain.window import DAY_MS, retained_days, storage_days
 from stream.engine.day import item_hash
 from stream.engine.kernel import fold as folding
 from stream.engine.kernel import transfer
-from stream.engine.kernel.heap import CLASSES
+from stream.engine.kernel.heap import CLASSES, compact
 from stream.engine.kernel.layout import (
     CONTROL_WORDS,
+    FREE_WORDS,
+    HEAP_END,
     I4,
+    I8,
     LATENESS_MS,
     N_CHANGED,
     N_USERS,
@@ -36,8 +39,11 @@ from stream.errors import StateVersionError
 __all__ = ["Store"]
 
 _FIRST_WORDS = 4096
-_HEAP_GROWTH = 1.25
+_HEAP_GROWTH = 1.125
 """The heap grows by this factor: what is reserved beyond what is used stays small."""
+
+_WASTE = 0.2
+"""Share of the heap in blocks left behind from which on it is compacted rather than grown."""
 
 _PER_LEARNER = ("at", "changed", "queue", "user_at", "user_len")
 _PER_TOPIC = ("topic_at", "topic_len", "topic_counts", "topic_changed")
@@ -78,7 +84,6 @@ class Store:
         self.longest_topic = 0
         learners, few = 1024, 64
         words = np.zeros(_FIRST_WORDS, np.int64)
-        self._heap: npt.NDArray[np.int64] | None = words
         control = np.zeros(CONTROL_WORDS, np.int64)
         control[LATENESS_MS] = lateness_days * DAY_MS
         control[RETAINED_DAYS] = retained_days(lateness_days)
@@ -247,20 +252,25 @@ class Store:
         self.arrays = self.arrays._replace(**wider)
 
     def grow_heap(self) -> None:
-        """Give the heap more room."""
-        heap = self.arrays.i8
+        """Give the heap more room: what blocks left behind, or if that is little, more memory."""
+        s = self.arrays
+        in_use = int(s.control[HEAP_END] - s.control[FREE_WORDS])
+        if s.control[FREE_WORDS] > _WASTE * s.control[HEAP_END]:
+            heap = np.empty(int(in_use * _HEAP_GROWTH) + _FIRST_WORDS, np.int64)
+            compact(s, heap, heap.view(np.int32))
+            self._set_heap(heap)
+            return
+        heap = s.i8
         words = int(len(heap) * _HEAP_GROWTH) + _FIRST_WORDS
+        del s
         # Without views the memory can be extended in place.
-        empty = np.zeros(0, np.int64)
-        self.arrays = self.arrays._replace(
-            i8=empty, f8=empty.view(np.float64), i4=empty.view(np.int32)
-        )
-        self._heap = None
+        self._set_heap(np.zeros(0, np.int64))
         heap.resize(words, refcheck=False)
-        self._heap = heap
-        self.arrays = self.arrays._replace(
-            i8=heap, f8=heap.view(np.float64), i4=heap.view(np.int32)
-        )
+        self._set_heap(heap)
+
+    def _set_heap(self, heap: I8) -> None:
+        views = heap.view(np.float64), heap.view(np.int32)
+        self.arrays = self.arrays._replace(i8=heap, f8=views[0], i4=views[1])
 
     # -- learners ----------------------------------------------------------------------------
 

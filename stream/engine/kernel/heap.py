@@ -5,9 +5,12 @@ from __future__ import annotations
 from stream.engine.kernel.compiling import compiled
 from stream.engine.kernel.layout import (
     DAY_WORDS,
+    FREE_WORDS,
     HEAD_CAPACITY,
     HEAD_WORDS,
     HEAP_END,
+    I4,
+    I8,
     MEMORY_AT,
     MEMORY_CAPACITY,
     MEMORY_WORDS,
@@ -16,6 +19,7 @@ from stream.engine.kernel.layout import (
     N_ROWS,
     N_SNAPSHOTS,
     N_TOPICS,
+    N_USERS,
     ROW_WORDS,
     ROWS_AT,
     ROWS_CAPACITY,
@@ -24,7 +28,7 @@ from stream.engine.kernel.layout import (
     Arrays,
 )
 
-__all__ = ["CLASSES", "grow", "move", "release", "reserve", "take"]
+__all__ = ["CLASSES", "compact", "grow", "move", "release", "reserve", "take"]
 
 CLASSES = 8 + 8 * 40
 """Size classes: every second word up to 16 words, then eight an octave."""
@@ -51,6 +55,7 @@ def take(s: Arrays, words: int) -> tuple[int, int]:
     block = s.free[kind]
     if block >= 0:
         s.free[kind] = s.i8[block]
+        s.control[FREE_WORDS] -= size
         return block, size
     block = s.control[HEAP_END]
     if block + size > s.i8.shape[0]:
@@ -62,9 +67,10 @@ def take(s: Arrays, words: int) -> tuple[int, int]:
 @compiled
 def release(s: Arrays, block: int, words: int) -> None:
     """Give a block back."""
-    kind, _ = size_class(words)
+    kind, size = size_class(words)
     s.i8[block] = s.free[kind]
     s.free[kind] = block
+    s.control[FREE_WORDS] += size
 
 
 @compiled
@@ -147,3 +153,51 @@ def reserve(s: Arrays, learner: int, remembered: int) -> bool:
     items = min(s.i4[half + N_MEMORY] + 1, remembered)
     more = TOPIC_WORDS + DAY_WORDS + SNAPSHOT_WORDS
     return grow(s, learner, used_head(s, base) + more, s.i4[half + N_ROWS] + 1, items)
+
+
+@compiled
+def compact(s: Arrays, i8: I8, i4: I4) -> None:
+    """Move all learners, one behind the other, into another heap, which is large enough.
+
+    Learners that grow leave blocks behind that only a smaller learner could use; where all have
+    grown, nobody does.
+    """
+    end = 0
+    for learner in range(s.control[N_USERS]):
+        base = s.at[learner]
+        if base < 0:
+            continue
+        head, rows, memory = used_head(s, base), s.i4[2 * base + N_ROWS], s.i4[2 * base + N_MEMORY]
+        _, size = size_class(head)
+        for k in range(head):
+            i8[end + k] = s.i8[base + k]
+        half = 2 * end
+        s.at[learner] = end
+        i4[half + HEAD_CAPACITY] = size
+        place = end
+        end += size
+        i4[half + ROWS_CAPACITY] = 0
+        if rows:
+            _, size = size_class((1 + ROW_WORDS) * rows)
+            capacity = size // (1 + ROW_WORDS)
+            hashes = s.i8[base + ROWS_AT]
+            table = hashes + s.i4[2 * base + ROWS_CAPACITY]
+            for k in range(rows):
+                i8[end + k] = s.i8[hashes + k]
+            for k in range(ROW_WORDS * rows):
+                i8[end + capacity + k] = s.i8[table + k]
+            i8[place + ROWS_AT] = end
+            i4[half + ROWS_CAPACITY] = capacity
+            end += size
+        i4[half + MEMORY_CAPACITY] = 0
+        if memory:
+            _, size = size_class(MEMORY_WORDS * memory)
+            entries = s.i8[base + MEMORY_AT]
+            for k in range(MEMORY_WORDS * memory):
+                i8[end + k] = s.i8[entries + k]
+            i8[place + MEMORY_AT] = end
+            i4[half + MEMORY_CAPACITY] = size // MEMORY_WORDS
+            end += size
+    s.control[HEAP_END] = end
+    s.control[FREE_WORDS] = 0
+    s.free[:] = -1

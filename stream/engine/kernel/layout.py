@@ -58,8 +58,8 @@ MEMORY_WORDS = 2
 
 # -- control words ----------------------------------------------------------------------------
 HEAP_END, N_CHANGED, STREAM_WEEK, LATENESS_MS, RETAINED_DAYS, STORAGE_DAYS, WEIGHTED = range(7)
-N_USERS, NAMES_END = 7, 8
-CONTROL_WORDS = 9
+N_USERS, NAMES_END, FREE_WORDS = 7, 8, 9
+CONTROL_WORDS = 10
 
 
 class Arrays(NamedTuple):
