@@ -91,6 +91,18 @@ test_that("missing weeks are bridged and counted", {
   expect_equal(nrow(answer$fitted), 37)
 })
 
+test_that("fewer weeks are forecast where the request asks for it, down to four", {
+  series <- simulated()
+  answer <- fit_forecast(list(series = series[1:6, ], min_weeks = 4))
+  expect_equal(nrow(answer$forecast), 4)
+  expect_equal(nrow(answer$fitted), 6)
+  few <- refused(list(series = series[1:3, ], min_weeks = 4))
+  expect_match(conditionMessage(few), "3 weeks are too few for a forecast; at least 4 are needed")
+  more <- refused(list(series = series, min_weeks = 41))
+  expect_match(conditionMessage(more), "40 weeks are too few")
+  expect_match(conditionMessage(refused(list(series = series, min_weeks = 3))), "min_weeks is 3")
+})
+
 test_that("a robust scale is not moved by one week", {
   expect_equal(robust_sd(c(-1, 1, -1, 1, 100)), 1.4826)
   expect_equal(robust_sd(c(0, 0, 0, 2)), 1)
