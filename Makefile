@@ -6,18 +6,21 @@ STAMP := .venv/.setup-done
 SOURCES := schemas topics stream tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-r lint format latency report lock clean
+.PHONY: help setup demo test test-faults test-r lint format latency report lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with the locked dependencies (once; needs the network only then)
 
 demo: $(STAMP) ## See it run: DATA=FILE for your attempts, KEEP=1 to stay up, R=1 for the R services
 	.venv/bin/thetastream demo $(if $(DATA),--data "$(DATA)") $(if $(KEEP),--keep) $(if $(R),--r)
 
-test: lint ## Check format, lint, types and imports, then run all tests (ARGS=... for pytest)
-	$(PY) -m pytest -m "not r" $(ARGS)
+test: lint ## Check format, lint, types and imports, then run the tests (ARGS=... for pytest)
+	$(PY) -m pytest -m "not r and not faults" $(ARGS)
+
+test-faults: $(STAMP) ## Run the tests that stop servers and wait for time-outs (five minutes)
+	$(PY) -m pytest -m faults tests/faults $(ARGS)
 
 test-r: $(STAMP) ## Run the tests of the R services and of the report (needs R and r/packages.txt)
 	sh r/install.sh

@@ -19,6 +19,14 @@ from tests.faults.roles import Roles
 _numbers = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark these tests: they stop servers and wait for time-outs, which takes minutes."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.faults)
+
+
 @pytest.fixture(scope="package")
 def breakable() -> Iterator[Stack]:
     """Kafka and PostgreSQL for these tests alone: the other tests' servers must live on."""
