@@ -9,13 +9,29 @@ from stream.domain.memory import ENTRY_BYTES, ItemMemory
 from stream.engine.day import Day
 from stream.errors import StateVersionError
 
-__all__ = ["STATE_VERSION", "Learner", "Topic"]
+__all__ = ["STATE_VERSION", "Learner", "Topic", "check_version"]
 
 STATE_VERSION = 1
 """First byte of every head row. An on-disk format: a change needs a migration and an ADR."""
 
 _HEAD = struct.Struct("<BQHIIIddddHH")
 _TOPIC = struct.Struct("<dddIIIQH")
+
+
+def check_version(user_id: str, version: int) -> None:
+    """Refuse a learner's row of a version that this release cannot read.
+
+    Raises
+    ------
+    StateVersionError
+        It is another version than :data:`STATE_VERSION`.
+    """
+    if version != STATE_VERSION:
+        raise StateVersionError(
+            f"The state of learner {user_id!r} has version {version}; this release reads "
+            f"{STATE_VERSION}. Nothing was changed. Start the release that wrote it, or "
+            "set a new THETASTREAM_TOPIC_PREFIX and replay the log."
+        )
 
 
 class Topic:
@@ -144,12 +160,7 @@ class Learner:
         StateVersionError
             The row was written by a version that this one cannot read.
         """
-        if data[0] != STATE_VERSION:
-            raise StateVersionError(
-                f"The state of learner {user_id!r} has version {data[0]}; this release reads "
-                f"{STATE_VERSION}. Nothing was changed. Start the release that wrote it, or "
-                "set a new THETASTREAM_TOPIC_PREFIX and replay the log."
-            )
+        check_version(user_id, data[0])
         learner = cls(user_id)
         (
             _,

@@ -108,7 +108,7 @@ class StateLoader:
         heads = iter(self._heads.items())
         while part := list(islice(heads, _AT_ONCE)):
             store.load(
-                [user.decode("utf-8", "surrogatepass") for user, _ in part],
+                [user for user, _ in part],
                 [head for _, head in part],
                 [self._joined(user) for user, _ in part],
             )

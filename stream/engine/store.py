@@ -32,9 +32,8 @@ from stream.engine.kernel.layout import (
     Arrays,
 )
 from stream.engine.kernel.names import enter, find, number_users
-from stream.engine.learner import STATE_VERSION, Learner
+from stream.engine.learner import STATE_VERSION, Learner, check_version
 from stream.engine.params import ItemInForce
-from stream.errors import StateVersionError
 
 __all__ = ["Store"]
 
@@ -308,14 +307,14 @@ class Store:
         published = int(self.arrays.i8[base + PUBLISHED_MS])
         changed = transfer.changed_days(self.arrays, number)
         head, days = learner.rows()
-        self.load([learner.user_id], [head], [days])
+        self.load([learner.user_id.encode("utf-8", "surrogatepass")], [head], [days])
         base = int(self.arrays.at[number])
         self.arrays.i8[base + PUBLISHED_MS] = published
         for day in {*changed.tolist(), changed_day}:
             transfer.change_day(self.arrays, number, day)
         folding.mark(self.arrays, number)
 
-    def load(self, user_ids: list[str], heads: list[bytes], days: list[bytes]) -> None:
+    def load(self, user_ids: list[bytes], heads: list[bytes], days: list[bytes]) -> None:
         """Put learners in place from their rows; each learner's day rows joined, ascending.
 
         Raises
@@ -324,13 +323,8 @@ class Store:
             The rows were written by a version that this one cannot read.
         """
         for user_id, head in zip(user_ids, heads, strict=True):
-            if head[0] != STATE_VERSION:
-                raise StateVersionError(
-                    f"The state of learner {user_id!r} has version {head[0]}; this release reads "
-                    f"{STATE_VERSION}. Nothing was changed. Start the release that wrote it, or "
-                    "set a new THETASTREAM_TOPIC_PREFIX and replay the log."
-                )
-        numbers = self.users([one.encode("utf-8", "surrogatepass") for one in user_ids])
+            check_version(user_id.decode("utf-8", "replace"), head[0])
+        numbers = self.users(user_ids)
         sizes = np.empty((len(user_ids), 2), np.int64)
         sizes[:, 0] = [len(head) for head in heads]
         sizes[:, 1] = [len(day) for day in days]

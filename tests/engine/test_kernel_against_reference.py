@@ -22,7 +22,6 @@ from stream.engine.state import PartitionState
 from stream.kafka.transaction import Outgoing
 from tests.engine.events import MONDAY, FakeRecord, unpacked
 from tests.engine.reference.flush import Flush as PlainFlush
-from tests.engine.reference.outputs import Indicators as PlainIndicators
 from tests.engine.reference.state import PartitionState as PlainState
 
 _TOPICS = ["algebra", 'with "quotes" and \\', "größer", None]
@@ -175,9 +174,7 @@ def test_every_row_and_every_message_is_that_of_the_plain_form(seed: int) -> Non
             params.items, params.version = {**params.items, **fresh.items}, fresh.version
         week = max(ours.position.stream_week, rng.choice([0, MONDAY + 35]))
         flush = Flush(ours, Indicators(), week, 77, published_watermark=ours_watermark)
-        expected = PlainFlush(
-            plain, PlainIndicators(), week, 77, published_watermark=plain_watermark
-        )
+        expected = PlainFlush(plain, Indicators(), week, 77, published_watermark=plain_watermark)
         for _ in flush.build():
             pass
         for _ in expected.build():

@@ -176,7 +176,7 @@ def test_folding_goes_on_the_same_after_a_learner_was_packed() -> None:
     straight, packed = folded(events), new_state()
     for record in records(events):
         packed.fold([record])
-        packed.store.load(["u1"], *([row] for row in learner_of(packed).rows()))
+        packed.store.load([b"u1"], *([row] for row in learner_of(packed).rows()))
     assert learner_of(packed).rows() == learner_of(straight).rows()
 
 

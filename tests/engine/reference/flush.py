@@ -23,16 +23,17 @@ from schemas.outputs import (
     Watermark,
 )
 from stream.domain.window import KPI_WEEKS_AFTER_LAST, day_of, week_of
+from stream.engine.flush import Indicators
+from stream.engine.outputs import topic_thetas
+from stream.engine.rows import POSITION_KEY, item_key, topic_key
 from stream.kafka.transaction import Outgoing
-from tests.engine.reference.learner import Learner, latest_ms_of
+from tests.engine.reference.learner import Learner
 from tests.engine.reference.outputs import (
-    Indicators,
     changed_feature_rows,
     changed_weeks,
     kpi_row,
-    topic_thetas,
 )
-from tests.engine.reference.rows import POSITION_KEY, day_key, item_key, learner_key, topic_key
+from tests.engine.reference.rows import day_key, learner_key
 from tests.engine.reference.state import PartitionState
 from topics.catalogue import (
     TopicSpec,
@@ -190,15 +191,11 @@ class Flush:
         state, position = self._state, self._state.position
         if self._stream_week <= position.weeks_published:
             return
-        for user_id in [*state.rows, *state.hot]:
-            learner = state.hot.get(user_id)
-            latest_ms = learner.latest_ms if learner else latest_ms_of(state.rows[user_id])
-            latest = week_of(day_of(latest_ms))
+        for user_id, learner in state.learners.items():
+            latest = week_of(day_of(learner.latest_ms))
             end = min(latest + 7 * KPI_WEEKS_AFTER_LAST, self._stream_week)
             weeks = range(max(position.weeks_published, latest) + 7, end + 1, 7)
             if weeks and user_id not in state.changed:
-                learner = state.learner(user_id)
-                assert learner is not None
                 self._weekly(user_id, [kpi_row(learner, week, self._indicators) for week in weeks])
             yield
         position.weeks_published = self._stream_week

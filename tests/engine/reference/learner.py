@@ -1,114 +1,30 @@
-"""A learner's row: counts, abilities and days, and its packed form."""
+"""A decoded learner that is folded into directly."""
 
 from __future__ import annotations
 
-import struct
-
 from stream.domain import ability
-from stream.domain.memory import ENTRY_BYTES, ItemMemory
-from stream.engine.day import Day
-from stream.errors import StateVersionError
+from stream.engine.learner import Learner as Decoded
+from stream.engine.learner import Topic
 
-__all__ = ["STATE_VERSION", "Learner", "Topic", "join_packed", "latest_ms_of"]
-
-STATE_VERSION = 1
-"""First byte of every head row. An on-disk format: a change needs a migration and an ADR."""
-
-_HEAD = struct.Struct("<BQHIIIddddHH")
-_TOPIC = struct.Struct("<dddIIIQH")
-_LENGTH = struct.Struct("<I")
-_LATEST = struct.Struct("<Q")
+__all__ = ["Learner", "Topic"]
 
 
-class Topic:
-    """A learner's state in one topic.
+class Learner(Decoded):
+    """A learner, and what has to be known of it between two flushes.
 
     Attributes
     ----------
-    d0, s, r
-        The deviation from the global ability given it, see :mod:`stream.domain.ability`.
-    folded
-        Attempts folded into the ability (voided ones included).
-    attempts, correct
-        Valid attempts, and those correct.
-    latest_ms
-        Latest event time, epoch ms.
-    """
-
-    __slots__ = ("attempts", "correct", "d0", "folded", "latest_ms", "r", "s", "topic_id")
-
-    def __init__(self, topic_id: str) -> None:
-        self.topic_id = topic_id
-        self.d0, self.s, self.r = ability.initial_topic()
-        self.folded = 0
-        self.attempts = 0
-        self.correct = 0
-        self.latest_ms = 0
-
-
-class Learner:
-    """Everything kept of one learner, decoded.
-
-    Attributes
-    ----------
-    g, vg
-        Global ability: mean (logits) and variance.
-    shift
-        Sum of all rebasings. Days hold their abilities less the shift at the time, so that a
-        rebasing moves every snapshot without rewriting a day.
-    latest_ms
-        Latest event time of an accepted attempt, epoch ms; 0 before the first.
-    first_day
-        Day number of the earliest accepted attempt.
-    attempts, correct
-        Valid attempts of all time, and those correct.
-    folded
-        Attempts folded into the ability.
-    form, memory
-        How the last answers went, and what is remembered of items: kept apart from ability, see
-        :mod:`stream.domain.practice` and :mod:`stream.domain.memory`.
-    days
-        Day number -> :class:`Day`, the stored days.
     changed_days
-        Days with a change since the last flush; None in place of an empty set.
+        Days with a change since the last flush.
     published_latest_ms
         ``latest_ms`` at the last flush.
     """
 
-    __slots__ = (
-        "_known",
-        "attempts",
-        "changed_days",
-        "correct",
-        "days",
-        "first_day",
-        "folded",
-        "form",
-        "g",
-        "latest_ms",
-        "memory",
-        "published_latest_ms",
-        "shift",
-        "topic_index",
-        "topics",
-        "user_id",
-        "vg",
-    )
+    __slots__ = ("_known", "changed_days", "published_latest_ms", "topic_index")
 
     def __init__(self, user_id: str) -> None:
-        self.user_id = user_id
-        self.g, self.vg = ability.initial_global()
-        self.shift = 0.0
-        self.latest_ms = 0
-        self.first_day = 0xFFFF
-        self.attempts = 0
-        self.correct = 0
-        self.folded = 0
-        self.form = 0.0
-        self.memory = ItemMemory()
-        self.topics: list[Topic] = []
+        super().__init__(user_id)
         self.topic_index: dict[str, int] = {}
-        self.days: dict[int, Day] = {}
         self.changed_days: set[int] = set()
         self.published_latest_ms = 0
         self._known: set[bytes] | None = None
@@ -138,113 +54,3 @@ class Learner:
         """Return the global ability at the end of the last stored day at or before ``day``."""
         past = [number for number in self.days if number <= day]
         return self.days[max(past)].theta + self.shift if past else None
-
-    def pack_head(self) -> bytes:
-        """Return all but the days as bytes."""
-        parts = [
-            _HEAD.pack(
-                STATE_VERSION,
-                self.latest_ms,
-                self.first_day,
-                self.attempts,
-                self.correct,
-                self.folded,
-                self.g,
-                self.vg,
-                self.shift,
-                self.form,
-                len(self.topics),
-                len(self.memory),
-            )
-        ]
-        for topic in self.topics:
-            name = topic.topic_id.encode()
-            parts.append(
-                _TOPIC.pack(
-                    topic.d0,
-                    topic.s,
-                    topic.r,
-                    topic.folded,
-                    topic.attempts,
-                    topic.correct,
-                    topic.latest_ms,
-                    len(name),
-                )
-            )
-            parts.append(name)
-        parts.append(self.memory.pack())
-        return b"".join(parts)
-
-    @classmethod
-    def unpack_head(cls, user_id: str, data: bytes) -> Learner:
-        """Read a learner without days.
-
-        Raises
-        ------
-        StateVersionError
-            The row was written by a version that this one cannot read.
-        """
-        if data[0] != STATE_VERSION:
-            raise StateVersionError(
-                f"The state of learner {user_id!r} has version {data[0]}; this release reads "
-                f"{STATE_VERSION}. Nothing was changed. Start the release that wrote it, or "
-                "set a new THETASTREAM_TOPIC_PREFIX and replay the log."
-            )
-        learner = cls(user_id)
-        (
-            _,
-            learner.latest_ms,
-            learner.first_day,
-            learner.attempts,
-            learner.correct,
-            learner.folded,
-            learner.g,
-            learner.vg,
-            learner.shift,
-            learner.form,
-            n_topics,
-            n_remembered,
-        ) = _HEAD.unpack_from(data)
-        learner.published_latest_ms = learner.latest_ms
-        at = _HEAD.size
-        for index in range(n_topics):
-            d0, s, r, folded, attempts, correct, latest_ms, length = _TOPIC.unpack_from(data, at)
-            at += _TOPIC.size
-            topic = Topic.__new__(Topic)
-            topic.topic_id = data[at : at + length].decode()
-            topic.d0, topic.s, topic.r = d0, s, r
-            topic.folded, topic.attempts, topic.correct = folded, attempts, correct
-            topic.latest_ms = latest_ms
-            at += length
-            learner.topics.append(topic)
-            learner.topic_index[topic.topic_id] = index
-        learner.memory = ItemMemory.unpack(data[at : at + n_remembered * ENTRY_BYTES])
-        return learner
-
-    def pack(self) -> bytes:
-        """Return the whole learner as bytes, as rows are kept in memory."""
-        days = [self.days[number].pack() for number in sorted(self.days)]
-        return join_packed(self.pack_head(), days)
-
-    @classmethod
-    def unpack(cls, user_id: str, data: bytes) -> Learner:
-        """Read what :meth:`pack` wrote."""
-        (head_size,) = _LENGTH.unpack_from(data)
-        at = _LENGTH.size + head_size
-        learner = cls.unpack_head(user_id, data[_LENGTH.size : at])
-        end = len(data)
-        while at < end:
-            day, at = Day.unpack(data, at)
-            learner.days[day.day] = day
-        return learner
-
-
-def join_packed(head: bytes, days: list[bytes]) -> bytes:
-    """Join a head row and day rows (ascending) into what :meth:`Learner.unpack` reads."""
-    return b"".join((_LENGTH.pack(len(head)), head, *days))
-
-
-def latest_ms_of(packed: bytes) -> int:
-    """Return the latest event time of a packed learner without decoding it."""
-    latest: int = _LATEST.unpack_from(packed, _LENGTH.size + 1)[0]
-    return latest

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
 
-from schemas.outputs import FeatureRow, KpiRow, TopicTheta
-from stream.domain import ability, kpi
+from schemas.outputs import FeatureRow, KpiRow
+from stream.domain import kpi
 from stream.domain.improvement import (
     MIN_RECENT_FOR_THETA,
     accuracy_improvement,
@@ -22,32 +21,13 @@ from stream.domain.window import (
     week_of,
 )
 from stream.engine.day import CORRECT, HINT, Day
+from stream.engine.flush import Indicators
 from tests.engine.reference.learner import Learner
 
-__all__ = ["Indicators", "changed_feature_rows", "changed_weeks", "kpi_row", "topic_thetas"]
+__all__ = ["changed_feature_rows", "changed_weeks", "kpi_row"]
 
 
 _KPIS = ("I_t", "I_t_accuracy", "E_t", "R_t", "A_t", "P", "S")
-
-
-@dataclass(frozen=True, slots=True)
-class Indicators:
-    """The settings that the indicators depend on."""
-
-    use_theta: bool = True
-    include_theta: bool = True
-    target: float = 0.0
-
-
-def topic_thetas(learner: Learner) -> list[TopicTheta]:
-    """Return the learner's ability in each topic."""
-    rows = []
-    for topic in learner.topics:
-        theta, variance = ability.topic_ability(learner.g, learner.vg, topic.d0, topic.s, topic.r)
-        rows.append(
-            TopicTheta(topic.topic_id, theta, sqrt(variance), topic.attempts, topic.latest_ms)
-        )
-    return rows
 
 
 def _improvement(

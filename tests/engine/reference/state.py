@@ -1,7 +1,7 @@
 """The state of one attempts partition, and the fold of one record into it.
 
-Rows live packed; a learner is decoded when touched, marked as changed, and written once a flush.
-Nothing here does I/O or knows the time of day: what a record does to the state depends on the
+The plain form of what ``stream.engine`` does in compiled code: one Python object a learner. Nothing
+here does I/O or knows the time of day: what a record does to the state depends on the
 state and the record alone.
 """
 
@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
-
-import msgspec
 
 from schemas.attempt import AttemptEvent
 from schemas.calibration import BatchAbility
@@ -31,31 +28,14 @@ from stream.engine.day import (
     item_hash,
 )
 from stream.engine.params import ItemInForce, ParamsStore
+from stream.engine.state import DeadLetter, Position
 from stream.errors import RecordError
-from stream.records import parse
+from stream.records import KafkaRecord, parse
 from tests.engine.reference.learner import Learner, Topic
 
 UNKNOWN_ITEM = ItemInForce(1.0, 0.0, 0.0, 1.0)
 
-__all__ = ["DeadLetter", "Item", "KafkaRecord", "PartitionState", "Position", "TopicTotals"]
-
-
-class KafkaRecord(Protocol):
-    """What the fold needs of a consumed record."""
-
-    key: bytes | None
-    value: bytes | None
-    offset: int
-    timestamp: int
-
-
-@dataclass(slots=True)
-class DeadLetter:
-    """A record that cannot be counted, and why."""
-
-    record: KafkaRecord
-    reason: str
-    detail: str
+__all__ = ["Item", "PartitionState", "TopicTotals"]
 
 
 @dataclass(slots=True)
@@ -91,33 +71,6 @@ class Item:
     variance: float = 0.0
 
 
-class Position(msgspec.Struct):
-    """How far a partition was folded, and what must be known to go on: its offset row.
-
-    Attributes
-    ----------
-    attempts, abilities
-        Offset of the last folded record of ``attempts`` and ``batch-abilities``; -1 before any.
-    params_version
-        Item parameters in force since this row was written.
-    stream_week
-        Latest week (a Monday's day number) with an accepted attempt; 0 before any.
-    weeks_published
-        Latest week for which every learner's weekly row was published.
-    counts
-        Records by outcome since the first: accepted, duplicate, void, regrade and every reason
-        of a dead letter.
-    """
-
-    attempts: int = -1
-    abilities: int = -1
-    params_version: str = "none"
-    stream_week: int = 0
-    weeks_published: int = 0
-    counts: dict[str, int] = msgspec.field(default_factory=dict)
-    state_version: int = 1
-
-
 class PartitionState:
     """Learners, partial totals and position of one partition.
 
@@ -132,19 +85,16 @@ class PartitionState:
 
     Attributes
     ----------
-    rows
-        user_id -> packed learner, for those not decoded.
-    hot
-        user_id -> decoded learner. A learner is in ``rows`` or in ``hot``, never in both.
+    learners
+        user_id -> learner.
     changed
-        Decoded learners with changes since the last flush.
+        Learners with changes since the last flush.
     """
 
     def __init__(self, partition: int, lateness_days: int, params: ParamsStore) -> None:
         self.partition = partition
         self.position = Position()
-        self.rows: dict[str, bytes] = {}
-        self.hot: dict[str, Learner] = {}
+        self.learners: dict[str, Learner] = {}
         self.changed: dict[str, Learner] = {}
         self.topics: dict[str, TopicTotals] = {}
         self.items: dict[str, Item] = {}
@@ -163,17 +113,11 @@ class PartitionState:
     # -- looking up --------------------------------------------------------------------------
 
     def learner(self, user_id: str) -> Learner | None:
-        """Return a learner, decoded, or None if unknown."""
-        learner = self.hot.get(user_id)
-        if learner is None:
-            packed = self.rows.pop(user_id, None)
-            if packed is None:
-                return None
-            learner = self.hot[user_id] = Learner.unpack(user_id, packed)
-        return learner
+        """Return a learner, or None if unknown."""
+        return self.learners.get(user_id)
 
     def __len__(self) -> int:
-        return len(self.rows) + len(self.hot)
+        return len(self.learners)
 
     @property
     def has_changes(self) -> bool:
@@ -227,7 +171,7 @@ class PartitionState:
         if not is_attempt:
             return self._correct(learner, event, attempt)
         if learner is None:
-            learner = self.hot[event.user_id] = Learner(event.user_id)
+            learner = self.learners[event.user_id] = Learner(event.user_id)
         self._fold_attempt(learner, event, attempt, completed_ms)
         self.changed[event.user_id] = learner
         return "accepted"
@@ -448,14 +392,6 @@ class PartitionState:
         """Return the stored days that no row can depend on any more."""
         oldest = learner.latest_ms // DAY_MS - self._storage_days
         return [number for number in learner.days if number < oldest]
-
-    def cool_down(self, keep: int) -> None:
-        """Pack decoded learners without changes, the longest decoded first, down to ``keep``."""
-        excess = len(self.hot) - keep
-        if excess <= 0:
-            return
-        for user_id in [u for u in self.hot if u not in self.changed][:excess]:
-            self.rows[user_id] = self.hot.pop(user_id).pack()
 
 
 def _new_day(learner: Learner, number: int) -> Day:
