@@ -29,7 +29,7 @@ from stream.kafka.admin import create_topics
 from stream.kafka.clients import new_producer
 from stream.kafka.progress import unseen_partitions
 from stream.local.addresses import StackAddresses, default_state_dir
-from stream.local.stack import PARTS, R_PARTS, Stack
+from stream.local.stack import PARTS, R_PARTS, Stack, interruptible
 from stream.migrate import migrate
 from stream.settings import Settings
 from stream.sources import reader_for
@@ -110,7 +110,7 @@ def demo(
         thetastream demo --r
     """
     state_dir = default_state_dir()
-    with ExitStack() as cleanup:
+    with interruptible(), ExitStack() as cleanup:
         env, settings = _start_stack(state_dir, cleanup, with_r=r)
         school = None
         if data is None:

@@ -42,6 +42,7 @@ __all__ = [
     "StackAddresses",
     "default_state_dir",
     "down",
+    "interruptible",
     "read_stack_env",
     "running_stack",
     "status",
@@ -166,7 +167,7 @@ class Stack:
         LocalStackError
             A part did not start; the message carries the end of its log.
         """
-        with self._locked(progress), _interruptible():
+        with self._locked(progress), interruptible():
             local = {n: s for n, s in self.services.items() if n not in self.external}
             if any(isinstance(service, LocalRService) for service in local.values()):
                 progress("r", "looking for R and its packages")
@@ -377,8 +378,8 @@ def running_stack(
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM break a start off as Ctrl-C does, so that it can clean up."""
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM break what runs off as Ctrl-C does, so that it can clean up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
