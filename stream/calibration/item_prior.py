@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream.domain.follow import AttemptLog
+from stream.domain.attempt_log import AttemptLog
 from stream.domain.irt import FloatArray
 
 __all__ = ["ItemPrior"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from schemas.attempt import AttemptEvent
 from schemas.calibration import CalibrationRequest
-from stream.domain.follow import AttemptLog
+from stream.domain.attempt_log import AttemptLog
 from stream.domain.window import DAY_MS, retained_days
 from stream.errors import RecordError
 from stream.kafka.reader import Record, read_whole

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.domain.ability import DEFAULT_FILTER, FilterConfig
-from stream.domain.follow import AttemptLog
+from stream.domain.attempt_log import AttemptLog
 
 __all__ = ["Constants", "fitted", "newcomers", "sample", "spread_and_drift"]
 

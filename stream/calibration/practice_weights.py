@@ -20,12 +20,13 @@ from stream.calibration.gates import is_well_determined
 from stream.calibration.observations import Observations
 from stream.calibration.weights import ItemTable, WeightFit, fit_weights, refit_items
 from stream.domain.ability import rescaled_filter
+from stream.domain.attempt_log import AttemptLog
 from stream.domain.common_items import ItemArrays
-from stream.domain.follow import AttemptLog, follow
 from stream.domain.irt import FloatArray
 from stream.domain.linking import MIN_ANCHORS, LinkingConstants, link
 from stream.domain.practice import MAX_WEIGHT, Weights
 from stream.errors import LinkingError
+from stream.follow import follow
 
 __all__ = ["MAX_ATTEMPTS", "MIN_ATTEMPTS", "LiveFit", "fit_live", "practice_weights", "rescaled"]
 
@@ -35,8 +36,8 @@ MIN_ATTEMPTS = 2000
 """Fewer attempts say nothing of practice that the weights' prior would not outweigh."""
 
 MAX_ATTEMPTS = 60_000
-"""Attempts of whole learners on which the weights are fitted: some twenty passes, so that the
-fit takes seconds to a minute. The items are then fitted on all attempts."""
+"""Attempts of whole learners on which the weights are fitted, in some twenty passes and two hundred
+short ones: a few seconds. More change little. The items are then fitted on all attempts."""
 
 MAX_FOLLOWED = 500_000
 """Attempts of whole learners on which the items are fitted: two passes."""
@@ -57,7 +58,7 @@ class LiveFit:
 
 
 def practice_weights(observations: Observations, items: Sequence[CalibratedItem]) -> LiveFit:
-    """Fit what the live filter folds with; blocks for seconds to a minute.
+    """Fit what the live filter folds with; blocks for seconds.
 
     Parameters
     ----------

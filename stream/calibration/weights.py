@@ -26,16 +26,21 @@ from stream.calibration.population import (
     spread_and_drift,
 )
 from stream.domain.ability import DEFAULT_FILTER, FilterConfig
-from stream.domain.follow import AttemptLog, Followed, follow
+from stream.domain.attempt_log import AttemptLog
 from stream.domain.irt import FloatArray
 from stream.domain.memory import DEFAULT_CAPACITY
 from stream.domain.practice import MAX_WEIGHT, NO_WEIGHTS, Weights
+from stream.follow import Followed, follow
 
 __all__ = ["ItemTable", "WeightFit", "fit_weights", "log_loss", "refit_items"]
 
-RIDGE = 8.0
-"""Prior precision of a weight: with some hundred attempts the weights stay near 0, with
-20,000 the prior is not felt."""
+RIDGE = 16.0
+"""Prior precision of a weight times the mean square of its feature, so that features of any unit
+and rarity are held alike: with some hundred attempts the weights stay near 0, with 20,000 the
+prior is not felt."""
+
+LEAST_SQUARE = 0.02
+"""A feature that hardly ever shows is held as if this were its mean square."""
 
 LOG_SLOPE_SD = 0.3
 """Prior standard deviation of log a around 0."""
@@ -309,9 +314,11 @@ class _Fit:
         """Go to the maximum, the filter's states held: a few Newton steps."""
         items, weights = now.items, now.weights
         away = now.b - items.b[self.log.item]
+        square = np.einsum("ij,ij->j", followed.features, followed.features) / max(1, len(self.log))
+        ridge = RIDGE * np.maximum(square, LEAST_SQUARE)
         for _ in range(4):
             terms = self.terms(items, weights, followed, away, now.b_var)
-            weights, items = self.joint_step(items, weights, terms, active)
+            weights, items = self.joint_step(items, weights, terms, ridge, active)
             if slopes and not self.items_held:
                 terms = self.terms(items, weights, followed, away, now.b_var)
                 items = self.slope_step(items, terms, followed, away)
@@ -344,13 +351,18 @@ class _Fit:
         )
 
     def joint_step(
-        self, items: ItemTable, weights: FloatArray, terms: _Terms, active: NDArray[np.bool_]
+        self,
+        items: ItemTable,
+        weights: FloatArray,
+        terms: _Terms,
+        ridge: FloatArray,
+        active: NDArray[np.bool_],
     ) -> tuple[FloatArray, ItemTable]:
         """One Newton step of weights and difficulties; the items are eliminated first."""
         n_items, item = self.log.n_items, self.log.item
         x = terms.features[:, active]
-        gradient = x.T @ terms.score - RIDGE * weights[active]
-        curvature = (x * terms.information[:, None]).T @ x + RIDGE * np.eye(x.shape[1])
+        gradient = x.T @ terms.score - ridge[active] * weights[active]
+        curvature = (x * terms.information[:, None]).T @ x + np.diag(ridge[active])
         if self.items_held:
             step = np.linalg.solve(curvature, gradient)
             new = weights.copy()

@@ -29,6 +29,7 @@ __all__ = [
     "deviation",
     "filter_from",
     "fold",
+    "fold_drifted",
     "fold_global",
     "initial_global",
     "initial_topic",
@@ -250,9 +251,29 @@ def fold(
     Herbrich, Minka & Graepel (2007), TrueSkill, for Gaussian moment matching of one
     observation; Glickman (1999), eq. 10, for the variance added before a fold.
     """
-    vg_now = vg + config.drift / (1.0 + n / config.drift_n0)
+    drift = config.drift / (1.0 + n / config.drift_n0)
+    topic_drift = config.topic_drift / (1.0 + n_topic / config.topic_drift_n0)
+    return fold_drifted(g, vg, d0, s, r, a, b, c, correct, b_var, drift, topic_drift)
+
+
+def fold_drifted(
+    g: float,
+    vg: float,
+    d0: float,
+    s: float,
+    r: float,
+    a: float,
+    b: float,
+    c: float,
+    correct: bool,
+    b_var: float,
+    drift: float,
+    topic_drift: float,
+) -> TopicState:
+    """As `fold`, given the variances that global ability and deviation have gained by drift."""
+    vg_now = vg + drift
     cov = s * vg
-    vd = s * cov + r + config.topic_drift / (1.0 + n_topic / config.topic_drift_n0)
+    vd = s * cov + r + topic_drift
     d = d0 + s * g
     g_load = vg_now + cov
     d_load = vd + cov

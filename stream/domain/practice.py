@@ -25,6 +25,7 @@ from stream.domain.memory import Trace
 __all__ = [
     "FORM_SHARE",
     "MAX_WEIGHT",
+    "NEVER_MET",
     "NO_WEIGHTS",
     "Weights",
     "advantage",
@@ -40,9 +41,11 @@ FORM_SHARE = 0.2
 MAX_WEIGHT = 20.0
 """Largest |weight| accepted (logits a unit of its feature)."""
 
+NEVER_MET: Trace = (-1, 0, 0, 0, False)
+"""Stands for nothing remembered of an item."""
+
 _MINUTES = 3.0  # working memory: an item answered right now is known by heart
 _DAY_MINUTES = 1440.0
-_UNSEEN = (0.0,) * 10
 
 
 class Weights(NamedTuple):
@@ -156,47 +159,8 @@ def advantage(
         0 for a learner who has warmed up and meets topic and item for the first time in
         average form.
     """
-    (
-        level,
-        practised,
-        t_right,
-        t_wrong,
-        t_age,
-        t_day,
-        w_form,
-        seen,
-        i_right,
-        i_wrong,
-        last,
-        recency,
-        r_last,
-        age,
-        a_last,
-        mins,
-        day,
-        warm_up,
-    ) = weights
-    total = level + w_form * form + warm_up / sqrt(1.0 + number)
-    if right or wrong:
-        total += practised + t_right * log1p(right) + t_wrong * log1p(wrong)
-        if topic_s and start_s:
-            minutes = (start_s - topic_s) / 60.0
-            if minutes < 0.0:  # late attempts, and clocks
-                minutes = 0.0
-            total += t_age * log1p(minutes) + t_day * exp(-minutes / _DAY_MINUTES)
-    if trace is not None:
-        before, time_s, n_right, n_wrong, was_right = trace
-        total += seen + i_right * log1p(n_right) + i_wrong * log1p(n_wrong)
-        near = max(1, number - before) ** -0.5
-        total += near * recency
-        total += last + near * r_last if was_right else -last - near * r_last
-        if time_s and start_s:
-            minutes = (start_s - time_s) / 60.0
-            if minutes < 0.0:
-                minutes = 0.0
-            total += (age + a_last if was_right else age - a_last) * log1p(minutes)
-            total += mins * exp(-minutes / _MINUTES) + day * exp(-minutes / _DAY_MINUTES)
-    return total
+    row = features(right, wrong, topic_s, form, trace or NEVER_MET, number, start_s)
+    return sum(w * x for w, x in zip(weights, row, strict=True))
 
 
 def features(
@@ -204,34 +168,49 @@ def features(
     wrong: int,
     topic_s: float,
     form: float,
-    trace: Trace | None,
+    trace: Trace,
     number: int,
     start_s: float,
-) -> list[float]:
-    """Return the features of `advantage`, in the order of `Weights`; arguments likewise.
+) -> tuple[float, ...]:
+    """Return the features that `advantage` weighs, in the order of `Weights`.
 
-    For fitting only: ``advantage`` is their sum times the weights.
+    Arguments likewise, but for an item not remembered `NEVER_MET`. Also compiled, as it stands.
     """
-    practised = 1.0 if right or wrong else 0.0
-    topic = [1.0, practised, log1p(right), log1p(wrong)]
-    if practised and topic_s and start_s:
-        minutes = max(0.0, (start_s - topic_s) / 60.0)
-        topic += [log1p(minutes), exp(-minutes / _DAY_MINUTES), form]
-    else:
-        topic += [0.0, 0.0, form]
-    warm_up = 1.0 / sqrt(1.0 + number)
-    if trace is None:
-        return [*topic, *_UNSEEN, warm_up]
+    practised = topic_age = topic_day = 0.0
+    if right or wrong:
+        practised = 1.0
+        if topic_s and start_s:
+            minutes = max(0.0, (start_s - topic_s) / 60.0)  # late attempts, and clocks
+            topic_age, topic_day = log1p(minutes), exp(-minutes / _DAY_MINUTES)
     before, time_s, n_right, n_wrong, was_right = trace
-    last = 1.0 if was_right else -1.0
-    near = max(1, number - before) ** -0.5
-    item = [1.0, log1p(n_right), log1p(n_wrong), last, near, near * last]
-    if not (time_s and start_s):
-        return [*topic, *item, 0.0, 0.0, 0.0, 0.0, warm_up]
-    minutes = max(0.0, (start_s - time_s) / 60.0)
-    age = log1p(minutes)
-    decays = [age, age * last, exp(-minutes / _MINUTES), exp(-minutes / _DAY_MINUTES)]
-    return [*topic, *item, *decays, warm_up]
+    seen = last = recency = age = working = day = 0.0
+    if before >= 0:
+        seen, last = 1.0, 1.0 if was_right else -1.0
+        recency = max(1, number - before) ** -0.5
+        if time_s and start_s:
+            minutes = max(0.0, (start_s - time_s) / 60.0)
+            age = log1p(minutes)
+            working, day = exp(-minutes / _MINUTES), exp(-minutes / _DAY_MINUTES)
+    return (
+        1.0,
+        practised,
+        log1p(right),
+        log1p(wrong),
+        topic_age,
+        topic_day,
+        form,
+        seen,
+        log1p(n_right),
+        log1p(n_wrong),
+        last,
+        recency,
+        recency * last,
+        age,
+        age * last,
+        working,
+        day,
+        1.0 / sqrt(1.0 + number),
+    )
 
 
 def plug_in(theta: float, a: float, b: float, c: float, gain: float) -> float:

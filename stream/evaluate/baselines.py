@@ -10,7 +10,7 @@ from math import exp
 
 import numpy as np
 
-from stream.domain.follow import AttemptLog
+from stream.domain.attempt_log import AttemptLog
 from stream.domain.irt import FloatArray
 
 __all__ = ["elo", "exact_eap", "extended_kalman", "item_only", "proportion_difficulties"]

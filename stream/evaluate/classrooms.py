@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream.domain.follow import AttemptLog
+from stream.domain.attempt_log import AttemptLog
 from stream.evaluate.load import NamedLog
 from stream.evaluate.protocols import OURS, REFERENCE, evaluate
 

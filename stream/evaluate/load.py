@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.domain.follow import AttemptLog
+from stream.domain.attempt_log import AttemptLog
 from stream.errors import SourceError
 from stream.sources import reader_for
 from stream.sources.text_file import open_text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stream.calibration.practice_weights import fit_live
 from stream.calibration.weights import ItemTable, WeightFit
 from stream.domain.ability import DEFAULT_FILTER, FilterConfig
-from stream.domain.follow import AttemptLog, follow
+from stream.domain.attempt_log import AttemptLog
 from stream.domain.irt import FloatArray
 from stream.domain.practice import NO_WEIGHTS, Weights
 from stream.evaluate.baselines import (
@@ -25,10 +25,11 @@ from stream.evaluate.baselines import (
 )
 from stream.evaluate.load import NamedLog
 from stream.evaluate.measures import Bins, calibration_bins, intervals, measure
+from stream.follow import follow
 
 __all__ = ["OURS", "PROTOCOLS", "REFERENCE", "Evaluated", "Protocol", "evaluate"]
 
-Protocol = Literal["learners", "time", "first"]
+Protocol = Literal["learners", "time", "first", "unseen"]
 
 PROTOCOLS: dict[Protocol, str] = {
     "learners": "Learners with sha256(user_id) mod 5 = 0 are followed from nothing; the others"
@@ -36,6 +37,7 @@ PROTOCOLS: dict[Protocol, str] = {
     "time": "The first half of the attempts calibrates; the second is followed, each learner with"
     " the first half known.",
     "first": "As learners, but of the attempts only a learner's first at each item.",
+    "unseen": "As learners, all attempts followed, but judged by a learner's first at each item.",
 }
 
 OURS = "thetastream"
@@ -75,14 +77,12 @@ def evaluate(
     Evaluated or None
         None where the split leaves nothing to calibrate on or nothing to judge by.
     """
-    log, judged, train = _split(named, protocol)
-    test = judged(log)
-    if not train.any() or not test.any():
+    split = _split(named, protocol)
+    if not split.train.any() or not split.judged.any():
         return None
-    # Held-out learners only are followed; under `time` everybody is, the past included.
-    followed = log if protocol == "time" else log.where(test)
-    at = test if protocol == "time" else np.ones(len(followed), bool)
-    predictions, fit = _predict(log.where(train), followed, ablations)
+    followed = split.log.where(split.followed)
+    at = split.judged[split.followed]
+    predictions, fit = _predict(split.log.where(split.train), followed, ablations)
     correct, learner = followed.correct[at], followed.learner[at]
     predictions = {name: p[at] for name, p in predictions.items()}
     spans = intervals(learner, correct, predictions, REFERENCE)
@@ -104,19 +104,25 @@ def evaluate(
     return Evaluated(rows, reliability, fit)
 
 
-def _split(
-    named: NamedLog, protocol: Protocol
-) -> tuple[AttemptLog, Callable[[AttemptLog], NDArray[np.bool_]], NDArray[np.bool_]]:
-    """Return the log, what marks its judged attempts, and its calibrating ones."""
-    log = named.log
-    held = named.held_out()
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """A log and which of its attempts, all (n,), are calibrated on, followed and judged."""
+
+    log: AttemptLog
+    train: NDArray[np.bool_]
+    followed: NDArray[np.bool_]
+    judged: NDArray[np.bool_]
+
+
+def _split(named: NamedLog, protocol: Protocol) -> _Split:
+    log, held = named.log, named.held_out()
+    if protocol == "time":
+        late = _second_half(named)
+        return _Split(log, ~late, np.ones_like(late), late)
+    first = _first_exposures(log)
     if protocol == "first":
-        first = _first_exposures(log)
-        held = held[first]
-        log = log.where(first)
-    elif protocol == "time":
-        held = _second_half(named)
-    return log, lambda _: held, ~held
+        log, held = log.where(first), held[first]
+    return _Split(log, ~held, held, held & first if protocol == "unseen" else held)
 
 
 def _first_exposures(log: AttemptLog) -> NDArray[np.bool_]:

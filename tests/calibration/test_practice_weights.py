@@ -12,10 +12,11 @@ from schemas.calibration import MANIFEST_KEY, CalibratedItem, ItemParamsRecord, 
 from schemas.codec import encode
 from stream.calibration.observations import ObservationReader, Observations
 from stream.calibration.practice_weights import LiveFit, fit_live, practice_weights, rescaled
-from stream.domain.follow import LearnerState, follow
 from stream.domain.practice import Weights
 from stream.engine.params import ParamsStore
 from stream.engine.state import PartitionState
+from stream.follow import follow
+from tests.domain.plain_follow import LearnerState
 from tests.engine.events import FakeRecord, event
 
 START_MS = 1_727_654_400_000

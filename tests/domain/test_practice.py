@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from stream.domain import ability
-from stream.domain.follow import AttemptLog, LearnerState, follow
+from stream.domain.attempt_log import AttemptLog
 from stream.domain.practice import (
+    NEVER_MET,
     NO_WEIGHTS,
     Weights,
     advantage,
@@ -17,6 +18,9 @@ from stream.domain.practice import (
     plug_in,
     weights_from,
 )
+from stream.follow import follow
+from tests.domain.plain_follow import LearnerState
+from tests.domain.plain_follow import follow as follow_plainly
 
 
 def test_a_first_meeting_has_no_advantage():
@@ -46,7 +50,7 @@ def test_the_advantage_is_the_weighted_sum_of_the_features():
             rng.randrange(3),
             rng.choice([0.0, 700.0, 19_000.0]),
             rng.gauss(0, 0.2),
-            rng.choice([None, trace]),
+            rng.choice([NEVER_MET, trace]),
             rng.randrange(50, 60),
             rng.choice([0.0, 900.0, 20_000.0]),
         )
@@ -120,3 +124,32 @@ def test_predictions_do_not_see_their_own_answer_or_later_ones():
     )
     assert first.probability[:26].tolist() == second.probability[:26].tolist()
     assert (first.probability[26:] != second.probability[26:]).all()
+
+
+@pytest.mark.parametrize("memory_items", [0, 1, 5, 1024])
+def test_the_compiled_loop_is_the_plain_one(memory_items):
+    # Learners of several lengths, items with and without topic, times missing, equal and backwards,
+    # more items than are remembered, counts beyond 255.
+    rng = np.random.default_rng(6)
+    sizes = [1, 700, 2, 90, 40]
+    learner = np.repeat([0, 1, 3, 4, 6], sizes)
+    n = len(learner)
+    item = np.where(rng.random(n) < 0.5, 3, rng.integers(0, 12, n))
+    end = np.where(rng.random(n) < 0.1, 0.0, 1e9 + rng.integers(0, 400_000, n))
+    a, c = np.exp(rng.normal(0, 0.3, 12)), rng.uniform(0, 0.3, 12)
+    b, b_var = rng.normal(size=12), rng.uniform(0, 0.5, 12)
+    log = AttemptLog(
+        learner, item, item % 4 - 1, rng.random(n) < 0.6, np.maximum(end - 20, 0), end, 7, 12, 3
+    )
+    weights = Weights(*rng.normal(0, 0.3, len(NO_WEIGHTS)).tolist())
+    config = ability.FilterConfig(prior_mean=0.3, topic_var=0.2, drift=0.02, topic_drift=0.004)
+    given = (log, a[item], b[item], c[item], b_var[item], weights, config, memory_items)
+    compiled, plain = follow(*given), follow_plainly(*given)
+    for name in ("probability", "mean", "variance", "features"):
+        assert getattr(compiled, name) == pytest.approx(getattr(plain, name), abs=1e-12), name
+
+
+def test_an_empty_log_is_followed_to_nothing():
+    none = np.empty(0)
+    log = AttemptLog(*[np.empty(0, np.int64)] * 3, none > 0, none, none, 0, 0, 0)
+    assert follow(log, none, none, none, none).features.shape == (0, len(NO_WEIGHTS))

@@ -15,8 +15,9 @@ from stream.domain.practice import NO_WEIGHTS
 from stream.errors import SourceError
 from stream.evaluate.classrooms import CLASSROOMS, simulated
 from stream.evaluate.load import number_attempts, read_log
-from stream.evaluate.protocols import OURS, REFERENCE, evaluate
+from stream.evaluate.protocols import OURS, PROTOCOLS, REFERENCE, evaluate
 from stream.evaluate.simulate import MOTIONS, coverage, distance_to_exact
+from stream.follow import follow
 
 
 def school(seed=1, learners=120, attempts=60, memory=1.5):
@@ -66,11 +67,28 @@ def found_attempts():
     ]
 
 
-def test_training_loss_only_falls_and_little_data_gives_little_weight():
-    named = number_attempts(school(learners=6, attempts=15, memory=0.0))
-    fit = fit_weights(named.log)
+def test_first_attempts_are_judged_alone_or_with_the_repeats_followed():
+    named = number_attempts(school())
+    firsts = len({(row["user_id"], row["item_id"]) for row in found_attempts()})
+    alone, followed = (
+        {row["method"]: row for row in evaluate("school", named, protocol, ablations=False).rows}
+        for protocol in ("first", "unseen")
+    )
+    assert {row["n"] for row in (*alone.values(), *followed.values())} == {firsts}
+    # Repeats tell more of a learner to those who do not take memory for ability.
+    assert followed[OURS]["log_loss"] < alone[OURS]["log_loss"]
+    assert followed[OURS]["log_loss"] < followed[REFERENCE]["log_loss"]
+
+
+def test_training_loss_only_falls_and_little_data_gives_weights_of_little_effect():
+    log = number_attempts(school(learners=6, attempts=15, memory=0.0)).log
+    fit = fit_weights(log)
     assert all(b < a for a, b in zip(fit.losses, fit.losses[1:], strict=False))
-    assert max(abs(w) for w in fit.weights) < 0.5
+    items = fit.items
+    columns = (x[log.item] for x in (items.a, items.b, items.c, items.b_var))
+    rows = follow(log, *columns, fit.weights, fit.config).features
+    # Of each feature, in logits: the prior's standard deviation is .25, whatever its unit.
+    assert (np.abs(fit.weights) * np.sqrt(np.mean(rows**2, axis=0)) < 0.25).all()
     assert np.isfinite(fit.items.b).all()
     assert (fit.items.b_var > 0.0).all()
 
@@ -106,7 +124,7 @@ def test_a_file_without_times_is_taken_in_its_order(tmp_path):
     assert not named.has_times
     assert (named.log.end_s == 0.0).all()
     assert named.log.correct.tolist() == [row["correct"] for row in rows]
-    for protocol in ("learners", "time", "first"):
+    for protocol in PROTOCOLS:
         found = evaluate("order", named, protocol, ablations=False)
         assert all(np.isfinite(row["log_loss"]) for row in found.rows)
 

@@ -1,84 +1,22 @@
-"""Follow learners through a log with the live filter, each prediction before its answer.
-
-The reference for what the engine does with its packed rows, and what evaluation and the
-fitting of weights run. One learner at a time, in the order of the log.
-"""
+"""Following learners in plain Python: what `stream.follow` and the engine must equal."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
 from stream.domain import ability
 from stream.domain.ability import DEFAULT_FILTER, FilterConfig
-from stream.domain.irt import FloatArray
 from stream.domain.memory import DEFAULT_CAPACITY, ItemMemory
-from stream.domain.practice import NO_WEIGHTS, Weights, advantage, features, next_form, plug_in
-
-__all__ = ["AttemptLog", "Followed", "LearnerState", "follow"]
-
-IntArray = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptLog:
-    """Attempts with learners, items and topics numbered, sorted by learner, then order.
-
-    Attributes
-    ----------
-    learner, item
-        (n,) int64 indices.
-    topic
-        (n,) int64 indices, -1 = no topic.
-    correct
-        (n,) bool.
-    start_s, end_s
-        (n,) float64 seconds since 1970 when the item was put and answered; 0 = not known.
-    n_learners, n_items, n_topics
-        Ends of the three ranges of indices.
-    """
-
-    learner: IntArray
-    item: IntArray
-    topic: IntArray
-    correct: NDArray[np.bool_]
-    start_s: FloatArray
-    end_s: FloatArray
-    n_learners: int
-    n_items: int
-    n_topics: int
-
-    def __len__(self) -> int:
-        return len(self.learner)
-
-    def where(self, keep: NDArray[np.bool_]) -> AttemptLog:
-        """Return the attempts where ``keep`` (n,) is true, numbered as before."""
-        return AttemptLog(
-            self.learner[keep],
-            self.item[keep],
-            self.topic[keep],
-            self.correct[keep],
-            self.start_s[keep],
-            self.end_s[keep],
-            self.n_learners,
-            self.n_items,
-            self.n_topics,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """What the filter held before each attempt of a log. All arrays (n,) but ``features``."""
-
-    probability: FloatArray
-    """Predicted chance of a correct answer."""
-    mean: FloatArray
-    variance: FloatArray
-    """Of theta in the attempt's topic, drift included (logits, logits^2)."""
-    features: FloatArray
-    """(n, number of weights), see `stream.domain.practice.features`."""
+from stream.domain.practice import (
+    NEVER_MET,
+    NO_WEIGHTS,
+    Weights,
+    advantage,
+    features,
+    next_form,
+    plug_in,
+)
+from stream.follow import Followed
 
 
 class LearnerState:
@@ -150,7 +88,7 @@ class LearnerState:
             mean, variance = ability.topic_ability(self.g, self.vg, d0, s, r)
             variance += drift + config.topic_drift / (1.0 + (right + wrong) / config.topic_drift_n0)
         gain = advantage(self._weights, right, wrong, topic_s, self.form, trace, n, start_s)
-        row = features(right, wrong, topic_s, self.form, trace, n, start_s)
+        row = features(right, wrong, topic_s, self.form, trace or NEVER_MET, n, start_s)
         eased = b - gain / a
         probability = ability.predict_correct(mean, variance, a, eased, c, b_var)
         self.form = next_form(self.form, plug_in(mean, a, b, c, gain), correct)
@@ -169,27 +107,16 @@ class LearnerState:
 
 
 def follow(
-    log: AttemptLog,
-    a: FloatArray,
-    b: FloatArray,
-    c: FloatArray,
-    b_var: FloatArray,
+    log,
+    a,
+    b,
+    c,
+    b_var,
     weights: Weights = NO_WEIGHTS,
     config: FilterConfig = DEFAULT_FILTER,
     memory_items: int = DEFAULT_CAPACITY,
 ) -> Followed:
-    """Follow every learner of a log from the population's prior.
-
-    Parameters
-    ----------
-    log
-        The attempts.
-    a, b, c, b_var
-        Item parameters of each **attempt**, (n,): usually ``a[log.item]``; fitting gives
-        each learner difficulties estimated without that learner.
-    weights, config, memory_items
-        As in force.
-    """
+    """As `stream.follow.follow`."""
     n = len(log)
     probability, mean, variance = np.empty(n), np.empty(n), np.empty(n)
     rows: list[list[float]] = []

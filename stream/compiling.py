@@ -1,0 +1,79 @@
+"""How inner loops are compiled, and where the result is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar, cast
+
+import numba
+from numba import config
+from numba.extending import register_jitable
+
+from stream.domain import ability, practice
+
+__all__ = ["cache_directory", "compiled"]
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_SOURCES = (
+    "compiling.py",
+    "follow.py",
+    "domain/ability.py",
+    "domain/memory.py",
+    "domain/practice.py",
+    "engine/kernel/*.py",
+)
+"""Files with code that is compiled."""
+
+# Formulas that compiled code calls as they stand, those they call themselves first.
+for _formula in (
+    ability._weigh,
+    ability.match,
+    ability.regress,
+    ability.topic_ability,
+    ability.predict_correct,
+    ability.fold_drifted,
+    practice.features,
+    practice.plug_in,
+    practice.next_form,
+):
+    register_jitable(_formula)
+
+
+def cache_directory() -> Path:
+    """Return where this version's compiled code is kept: one directory a state of the source.
+
+    Numba itself looks only at the file of the function that is called; what that function calls
+    may have changed as well. Where NUMBA_CACHE_DIR says, or beside the source; where that cannot
+    be written, in a copy among the temporary files.
+    """
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for pattern in _SOURCES:
+        for path in sorted(here.glob(pattern)):
+            digest.update(path.read_bytes())
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    made = (Path(given) if given else here / "__pycache__") / digest.hexdigest()[:16]
+    if os.access(made.parent if made.parent.exists() else made.parent.parent, os.W_OK):
+        return made
+    # Numba wants to be able to write there, even if only to read.
+    copy = Path(tempfile.gettempdir()) / "thetastream-compiled" / made.name
+    if made.exists() and not copy.exists():
+        shutil.copytree(made, copy)
+    return copy
+
+
+config.CACHE_DIR = str(cache_directory())  # type: ignore[attr-defined]
+
+
+def compiled(function: F) -> F:
+    """Compile a function when it is first called; later processes load the result from disk.
+
+    It runs without the interpreter lock, and divides as NumPy does: by zero gives inf or nan.
+    """
+    return cast("F", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
