@@ -16,6 +16,7 @@ from stream.cli.demo import demo
 from stream.cli.doctor import doctor
 from stream.cli.evaluate import evaluate
 from stream.cli.migrate import migrate
+from stream.cli.rebuild import rebuild
 from stream.cli.replay import replay
 from stream.cli.report import report
 from stream.cli.run import run
@@ -46,6 +47,7 @@ app.command()(theta)
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(model.app, name="model")
 app.command("tag-anchors")(tag_anchors_command)
+app.command()(rebuild)
 app.command()(verify)
 app.command()(evaluate)
 app.command()(score)

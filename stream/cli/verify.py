@@ -12,11 +12,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from schemas.calibration import MANIFEST_KEY, ItemParamsRecord, ParamsManifest
+from schemas.codec import decode
+from stream.domain.ability import filter_from
+from stream.domain.practice import NO_WEIGHTS, weights_from
 from stream.errors import StreamError, VerifyError
+from stream.kafka.reader import Record, read_whole
 from stream.settings import Settings
+from topics.catalogue import item_params_topic
 
 if TYPE_CHECKING:
     from stream.verify import Report
+    from stream.verify.abilities import InForce
 
 __all__ = ["verify"]
 
@@ -66,6 +73,14 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    abilities: Annotated[
+        bool,
+        typer.Option(
+            "--abilities",
+            help="Compare abilities, P and I_t's theta form too. Only where the parameters now in"
+            " force were so before the first attempt or since a rebuild, without batch abilities.",
+        ),
+    ] = False,
     only_users_in_file: Annotated[
         bool,
         typer.Option(
@@ -92,6 +107,9 @@ def verify(
             schema=schema or settings.db_schema,
             lateness_days=settings.lateness_days if lateness_days is None else lateness_days,
             ingest_time_ms=int(time.time() * 1000) if ingest_time_ms is None else ingest_time_ms,
+            params=_in_force(settings) if abilities else None,
+            target=settings.metrics_default_target,
+            include_theta=settings.agg_include_theta,
             use_theta=settings.metrics_use_irt_theta if use_theta is None else use_theta,
             only_users_in_file=only_users_in_file,
             max_list=max_list,
@@ -114,6 +132,9 @@ def _verified(
     schema: str,
     lateness_days: int,
     ingest_time_ms: int,
+    params: InForce | None,
+    target: float,
+    include_theta: bool,
     quiet: bool,
     **options: Any,
 ) -> Report:
@@ -128,10 +149,46 @@ def _verified(
         if quiet:
             status.stop()
         with recompute(
-            file, lateness_days=lateness_days, ingest_time_ms=ingest_time_ms
+            file,
+            lateness_days=lateness_days,
+            ingest_time_ms=ingest_time_ms,
+            params=params,
+            target=target,
+            include_theta=include_theta,
         ) as expected:
             status.update("comparing with PostgreSQL")
             return compare(expected, database_url, schema, **options)
+
+
+def _in_force(settings: Settings) -> InForce:
+    """Read the newest whole version of the item parameters; what follows its manifest waits."""
+    from stream.verify.abilities import InForce, ItemCurve
+
+    newest = InForce()
+    pending: dict[str, ItemCurve] = {}
+
+    def take(records: list[Record]) -> None:
+        nonlocal newest, pending
+        for record in records:
+            key, value = record.key(), record.value()
+            if value is None:
+                continue
+            if key == MANIFEST_KEY:
+                manifest = decode(value, ParamsManifest)
+                newest = InForce(
+                    manifest.version,
+                    {**newest.items, **pending},
+                    weights_from(manifest.weights) if manifest.weights else NO_WEIGHTS,
+                    filter_from(manifest.filter),
+                )
+                pending = {}
+            else:
+                item = decode(value, ItemParamsRecord)
+                a, b, se_b = item.live or (item.a, item.b, item.se_b)
+                pending[item.item_id] = ItemCurve(a, b, item.c, se_b**2)
+
+    read_whole(settings, {item_params_topic.name: take})
+    return newest
 
 
 def _print(report: Report) -> None:
@@ -157,6 +214,11 @@ def _print(report: Report) -> None:
             else f"{mismatch.column}: expected {mismatch.expected}, found {mismatch.actual}"
         )
         _out.print(escape(f"{mismatch.table}  {key}  {what}"), soft_wrap=True, highlight=False)
+    if report.learners_left_out:
+        _out.print(
+            f"Abilities of {report.learners_left_out:,} learners with voids or regrades were not"
+            " compared."
+        )
     if len(report.mismatches) < report.total:
         _out.print(f"... and {report.total - len(report.mismatches):,} more (see --max-list)")
     _out.print(

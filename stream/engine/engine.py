@@ -27,7 +27,7 @@ from stream.engine.partition import Partition, offsets_of
 from stream.engine.rows import StateLoader
 from stream.engine.state import KafkaRecord, PartitionState
 from stream.engine.warm_up import warm_up
-from stream.errors import FencedError
+from stream.errors import FencedError, TopicMismatchError
 from stream.kafka.admin import ensure_topics
 from stream.kafka.reader import Record, TailReader, read_whole
 from stream.kafka.transaction import TransactionalPublisher
@@ -50,8 +50,9 @@ _SLICE_RECORDS = 256
 _SLICE_S = 0.002
 """Seconds of work after which others on the event loop (lookups, heartbeats) get their turn."""
 
-_RELEASE_TIMEOUT_S = 15.0
-"""Seconds that a last flush may take when a partition is let go."""
+_RELEASE_TIMEOUT_S = 5.0
+"""Seconds that a last flush may take when a partition is let go: within the 8 s in which a process
+that was told to end must have stopped."""
 
 _BACKLOG_FACTOR = 2
 """Changed learners, as a multiple of THETASTREAM_FLUSH_ROWS, at which folding waits for a flush."""
@@ -146,6 +147,13 @@ class Engine(Service):
             if tp.topic == self.settings.topic(attempts_topic.name)
         }
         started = time.monotonic()
+        if self._sees_other_partitions(assigned):
+            try:
+                await ensure_topics(self.settings)
+            except TopicMismatchError as error:
+                # Nothing is taken over, so that nothing of an added partition is ever folded.
+                self._crash_soon(error)
+                return
         await self._reader.caught_up()
         await asyncio.gather(*(self._release(n) for n in self.partitions.keys() - assigned))
         await asyncio.gather(*(self._take_over(n) for n in assigned))
@@ -161,6 +169,17 @@ class Engine(Service):
             time.monotonic() - started,
         )
         self.ready = True
+
+    def _sees_other_partitions(self, assigned: set[int]) -> bool:
+        """Whether an input seems to have another number of partitions than was set.
+
+        Another member, which leads the group, may have heard of an added one before this process.
+        """
+        inputs = attempts_topic, batch_abilities_topic
+        known = (self.app.consumer.topic_partitions(self.settings.topic(t.name)) for t in inputs)
+        return max(assigned, default=0) >= self.settings.partitions or any(
+            number not in (None, self.settings.partitions) for number in known
+        )
 
     async def _take_over(self, number: int) -> None:
         partition = self.partitions.get(number)

@@ -1,7 +1,7 @@
-"""The rows that PostgreSQL holds, brought into DuckDB (``actual_features``, ``actual_weekly``).
+"""The rows that PostgreSQL holds, brought into DuckDB.
 
 Fetching and loading are apart, so that a comparison can be tested without a server. Between them
-lie two CSV files: PostgreSQL writes and DuckDB reads them at full speed and in little memory.
+lie CSV files: PostgreSQL writes and DuckDB reads them at full speed and in little memory.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncpg
 import duckdb
@@ -16,60 +17,106 @@ from asyncpg.exceptions import InterfaceError, PostgresError, UndefinedTableErro
 
 from stream.errors import VerifyError
 
-__all__ = ["FEATURES_FILE", "WEEKLY_FILE", "fetch_actual", "load_actual"]
-
-FEATURES_FILE = "features_topic_daily.csv"
-WEEKLY_FILE = "weekly_kpi.csv"
+__all__ = ["fetch_actual", "load_actual"]
 
 _NULL = r"\N"
 
-_FEATURES_QUERY = """
-SELECT
-    user_id, topic_id, date, attempts, correct, hints, avg_time_ms, rt_median,
-    round(extract(epoch FROM last_seen_at) * 1000, 3) AS last_seen_at,
-    improvement, improvement_accuracy
-FROM features_topic_daily
-"""
 
-_WEEKLY_QUERY = """
-SELECT
-    user_id, week_start,
-    kpis->>'I_t', kpis->>'I_t_accuracy', kpis->>'E_t', kpis->>'R_t', kpis->>'A_t',
-    kpis->>'P', kpis->>'S',
-    array_to_string(ARRAY(
-        SELECT k FROM unnest(ARRAY['I_t', 'I_t_accuracy', 'E_t', 'R_t', 'A_t', 'P', 'S']) AS k
-        WHERE NOT coalesce(kpis, '{}') ? k), ' ')
-FROM weekly_kpi
-"""
+class _Source(NamedTuple):
+    """What is copied out of PostgreSQL, and read into a DuckDB table.
 
-_LOAD_FEATURES = """
-CREATE OR REPLACE TABLE actual_features AS
-FROM read_csv($path, header = true, auto_detect = false, delim = ',', quote = '"', escape = '"',
-    nullstr = '\\N', allow_quoted_nulls = false, columns = {
+    Attributes
+    ----------
+    table
+        The DuckDB table; its file's name, too.
+    query
+        PostgreSQL's.
+    columns
+        DuckDB's types of the query's columns.
+    select
+        What of them the table gets.
+    """
+
+    table: str
+    query: str
+    columns: str
+    select: str = "*"
+
+
+_SOURCES = (
+    _Source(
+        "actual_features",
+        """
+        SELECT
+            user_id, topic_id, date, attempts, correct, hints, avg_time_ms, rt_median,
+            round(extract(epoch FROM last_seen_at) * 1000, 3) AS last_seen_at,
+            improvement, improvement_accuracy, theta_estimate, theta_sd
+        FROM features_topic_daily
+        """,
+        """
         'user_id': 'VARCHAR', 'topic_id': 'VARCHAR', 'date': 'DATE', 'attempts': 'BIGINT',
         'correct': 'BIGINT', 'hints': 'BIGINT', 'avg_time_ms': 'DOUBLE', 'rt_median': 'DOUBLE',
-        'last_seen_at': 'DOUBLE', 'improvement': 'DOUBLE', 'improvement_accuracy': 'DOUBLE'})
-"""
-
-_LOAD_WEEKLY = """
--- What is there but is no number must not pass for null: it becomes NaN, which equals nothing.
-CREATE OR REPLACE TABLE actual_weekly AS
-SELECT
-    user_id, week_start, coalesce(missing_keys, '') AS missing_keys,
-    CASE WHEN COLUMNS(['I_t', 'I_t_accuracy', 'E_t', 'R_t', 'A_t', 'P', 'S']) IS NOT NULL
-        THEN coalesce(
-            try_cast(COLUMNS(['I_t', 'I_t_accuracy', 'E_t', 'R_t', 'A_t', 'P', 'S']) AS DOUBLE),
-            'nan'::DOUBLE) END
-FROM read_csv($path, header = true, auto_detect = false, delim = ',', quote = '"', escape = '"',
-    nullstr = '\\N', allow_quoted_nulls = false, columns = {
+        'last_seen_at': 'DOUBLE', 'improvement': 'DOUBLE', 'improvement_accuracy': 'DOUBLE',
+        'theta_estimate': 'DOUBLE', 'theta_sd': 'DOUBLE'
+        """,
+    ),
+    _Source(
+        "actual_weekly",
+        """
+        SELECT
+            user_id, week_start,
+            kpis->>'I_t', kpis->>'I_t_accuracy', kpis->>'E_t', kpis->>'R_t', kpis->>'A_t',
+            kpis->>'P', kpis->>'S',
+            array_to_string(ARRAY(
+                SELECT k FROM unnest(ARRAY['I_t', 'I_t_accuracy', 'E_t', 'R_t', 'A_t', 'P', 'S'])
+                    AS k
+                WHERE NOT coalesce(kpis, '{}') ? k), ' ')
+        FROM weekly_kpi
+        """,
+        """
         'user_id': 'VARCHAR', 'week_start': 'DATE', 'I_t': 'VARCHAR', 'I_t_accuracy': 'VARCHAR',
         'E_t': 'VARCHAR', 'R_t': 'VARCHAR', 'A_t': 'VARCHAR', 'P': 'VARCHAR', 'S': 'VARCHAR',
-        'missing_keys': 'VARCHAR'})
-"""
+        'missing_keys': 'VARCHAR'
+        """,
+        # What is there but is no number must not pass for null: it becomes NaN, which equals
+        # nothing.
+        """
+        user_id, week_start, coalesce(missing_keys, '') AS missing_keys,
+        CASE WHEN COLUMNS(['I_t', 'I_t_accuracy', 'E_t', 'R_t', 'A_t', 'P', 'S']) IS NOT NULL
+            THEN coalesce(
+                try_cast(
+                    COLUMNS(['I_t', 'I_t_accuracy', 'E_t', 'R_t', 'A_t', 'P', 'S']) AS DOUBLE),
+                'nan'::DOUBLE) END
+        """,
+    ),
+    _Source(
+        "actual_topics",
+        "SELECT topic_id, attempts, correct, learners FROM topic_totals",
+        "'topic_id': 'VARCHAR', 'attempts': 'BIGINT', 'correct': 'BIGINT', 'learners': 'BIGINT'",
+    ),
+    _Source(
+        "actual_items",
+        "SELECT item_id, attempts, correct FROM item_totals",
+        "'item_id': 'VARCHAR', 'attempts': 'BIGINT', 'correct': 'BIGINT'",
+    ),
+    _Source(
+        "actual_abilities",
+        "SELECT user_id, theta, se, params_version FROM mirt_ability WHERE version = 'live'",
+        "'user_id': 'VARCHAR', 'theta': 'DOUBLE', 'se': 'DOUBLE', 'params_version': 'VARCHAR'",
+    ),
+    _Source(
+        "actual_topic_abilities",
+        "SELECT user_id, topic_id, theta, se, params_version FROM student_topic_theta",
+        """
+        'user_id': 'VARCHAR', 'topic_id': 'VARCHAR', 'theta': 'DOUBLE', 'se': 'DOUBLE',
+        'params_version': 'VARCHAR'
+        """,
+    ),
+)
 
 
 def fetch_actual(database_url: str, schema: str, directory: Path) -> None:
-    """Copy both tables out of PostgreSQL, as of one moment.
+    """Copy the tables out of PostgreSQL, as of one moment.
 
     Parameters
     ----------
@@ -78,7 +125,7 @@ def fetch_actual(database_url: str, schema: str, directory: Path) -> None:
     schema
         Schema of the tables.
     directory
-        Where to write :data:`FEATURES_FILE` and :data:`WEEKLY_FILE`.
+        Where to write a CSV file each.
 
     Raises
     ------
@@ -102,10 +149,10 @@ async def _copy_out(database_url: str, schema: str, directory: Path) -> None:
     try:
         async with con.transaction(isolation="repeatable_read", readonly=True):
             await con.execute(f'SET LOCAL search_path TO "{schema}"')
-            for query, name in ((_FEATURES_QUERY, FEATURES_FILE), (_WEEKLY_QUERY, WEEKLY_FILE)):
+            for source in _SOURCES:
                 await con.copy_from_query(
-                    query,
-                    output=directory / name,
+                    source.query,
+                    output=_file(source, directory),
                     format="csv",
                     header=True,
                     null=_NULL,
@@ -116,7 +163,7 @@ async def _copy_out(database_url: str, schema: str, directory: Path) -> None:
 
 
 def load_actual(con: duckdb.DuckDBPyConnection, directory: Path) -> None:
-    """Create tables ``actual_features`` and ``actual_weekly``.
+    """Create tables ``actual_features``, ``actual_weekly`` and so on.
 
     Parameters
     ----------
@@ -131,7 +178,17 @@ def load_actual(con: duckdb.DuckDBPyConnection, directory: Path) -> None:
         The files cannot be read.
     """
     try:
-        con.execute(_LOAD_FEATURES, {"path": str(directory / FEATURES_FILE)})
-        con.execute(_LOAD_WEEKLY, {"path": str(directory / WEEKLY_FILE)})
+        for source in _SOURCES:
+            con.execute(
+                f"CREATE OR REPLACE TABLE {source.table} AS SELECT {source.select} FROM read_csv("  # noqa: S608 (constants)
+                "$path, header = true, auto_detect = false, delim = ',', quote = '\"',"
+                " escape = '\"', nullstr = '\\N', allow_quoted_nulls = false,"
+                f" columns = {{{source.columns}}})",
+                {"path": str(_file(source, directory))},
+            )
     except duckdb.Error as error:
         raise VerifyError(f"the rows from PostgreSQL cannot be read: {error}") from error
+
+
+def _file(source: _Source, directory: Path) -> Path:
+    return directory / f"{source.table}.csv"

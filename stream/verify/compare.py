@@ -59,6 +59,9 @@ class Report:
     """The first ones of each table: missing rows, unexpected rows, then column by column."""
     outcomes: dict[str, int]
     """Records of the file by outcome: accepted, duplicate, or a dead letter's reason."""
+    learners_left_out: int = 0
+    """Learners whose abilities were not compared though others' were: voids and regrades act from
+    when they arrive."""
 
     @property
     def total(self) -> int:
@@ -76,12 +79,13 @@ class Report:
         Returns
         -------
         dict
-            ok, total, outcomes, tables, mismatches.
+            ok, total, outcomes, learners_left_out, tables, mismatches.
         """
         return {
             "ok": self.ok,
             "total": self.total,
             "outcomes": self.outcomes,
+            "learners_left_out": self.learners_left_out,
             "tables": [
                 {**dataclasses.asdict(table), "mismatches": table.mismatches}
                 for table in self.tables
@@ -108,17 +112,43 @@ class _Check:
 
 @dataclasses.dataclass(frozen=True)
 class _Table:
+    """A comparison: rows of two tables of the database, joined by key.
+
+    Attributes
+    ----------
+    name
+        As reported.
+    expected, actual
+        The tables.
+    key, exact, close
+        Columns; those compared exactly, those within the tolerance.
+    improvement, accuracy
+        The column that is I_t in whichever form applies, and the one in its accuracy form; "":
+        it has none.
+    others
+        What can be said of values that cannot be recomputed.
+    learners
+        Whether rows are of a learner: the key begins with user_id.
+    """
+
     name: str
     expected: str
     actual: str
     key: tuple[str, ...]
-    exact: tuple[str, ...]
-    close: tuple[str, ...]
-    improvement: str
-    """The column that is I_t in whichever form applies."""
-    accuracy: str
-    others: tuple[_Check, ...]
-    """What can be said of values that cannot be recomputed."""
+    exact: tuple[str, ...] = ()
+    close: tuple[str, ...] = ()
+    improvement: str = ""
+    accuracy: str = ""
+    others: tuple[_Check, ...] = ()
+    learners: bool = True
+
+
+def _far(expected: str, actual: str) -> str:
+    # NaN is never near: the scale is of the expected value alone, which is finite.
+    return (
+        f"coalesce(NOT (abs({expected} - {actual}) <= {TOLERANCE} * greatest(1, abs({expected}))),"
+        f" ({expected} IS NULL) <> ({actual} IS NULL))"
+    )
 
 
 _TABLES = (
@@ -131,14 +161,12 @@ _TABLES = (
         close=("avg_time_ms", "rt_median", "improvement_accuracy"),
         improvement="improvement",
         accuracy="improvement_accuracy",
-        others=(),
     ),
     _Table(
         name="weekly_kpi",
         expected="weekly",
         actual="actual_weekly",
         key=("user_id", "week_start"),
-        exact=(),
         close=("I_t_accuracy", "E_t", "R_t", "A_t", "S"),
         improvement="I_t",
         accuracy="I_t_accuracy",
@@ -147,7 +175,68 @@ _TABLES = (
             _Check("missing_keys", "a.missing_keys <> ''", "''"),
         ),
     ),
+    _Table(
+        name="topic_totals",
+        expected="topic_total",
+        actual="actual_topics",
+        key=("topic_id",),
+        exact=("attempts", "correct", "learners"),
+        learners=False,
+    ),
+    _Table(
+        name="item_totals",
+        expected="item_total",
+        actual="actual_items",
+        key=("item_id",),
+        exact=("attempts", "correct"),
+        learners=False,
+    ),
 )
+
+_FAR_ESTIMATE = (
+    "coalesce(NOT (abs(e.theta_estimate - a.theta_estimate) <= 0.0005 + 1e-9),"
+    " (e.theta_estimate IS NULL) <> (a.theta_estimate IS NULL))"
+)
+"""The column has three decimals."""
+
+_ABILITY_TABLES = (
+    dataclasses.replace(
+        _TABLES[0],
+        others=(
+            _Check("theta_estimate", f"e.followed AND {_FAR_ESTIMATE}", "e.theta_estimate"),
+            _Check(
+                "theta_sd",
+                f"e.followed AND {_far('e.theta_sd', 'a.theta_sd')}",
+                "e.theta_sd",
+            ),
+        ),
+    ),
+    dataclasses.replace(
+        _TABLES[1],
+        others=(
+            *_TABLES[1].others,
+            _Check("P", f"e.followed AND {_far('e.P', 'a.P')}", "e.P"),
+        ),
+    ),
+    *_TABLES[2:],
+    _Table(
+        name="mirt_ability (live)",
+        expected="ability",
+        actual="actual_abilities",
+        key=("user_id",),
+        exact=("params_version",),
+        close=("theta", "se"),
+    ),
+    _Table(
+        name="student_topic_theta",
+        expected="topic_ability",
+        actual="actual_topic_abilities",
+        key=("user_id", "topic_id"),
+        exact=("params_version",),
+        close=("theta", "se"),
+    ),
+)
+"""As above, with what abilities decide, of learners that were followed."""
 
 
 def compare(
@@ -168,11 +257,12 @@ def compare(
     database_url, schema
         Where the tables are.
     use_theta
-        Whether I_t takes its theta form where n_recent >= 5 (METRICS_USE_IRT_THETA). That form
-        cannot be recomputed: it is checked to be there and in -1..1. False: the accuracy form
-        everywhere.
+        Whether I_t takes its theta form where n_recent >= 5 (METRICS_USE_IRT_THETA). Without
+        expected abilities that form is only checked to be there and in -1..1. False: the
+        accuracy form everywhere.
     only_users_in_file
-        Leave out rows of learners the file does not name; else they are unexpected.
+        Leave out rows of learners the file does not name, and totals, which all learners make;
+        else they are unexpected.
     max_list
         How many mismatches of a table to list.
 
@@ -217,20 +307,30 @@ def compare_loaded(
     Report
         Of every row and column.
     """
+    abilities = expected.with_abilities
+    tables: tuple[_Table, ...] = _ABILITY_TABLES if abilities else _TABLES
+    left_out = 0
+    if abilities:
+        (left_out,) = expected.con.execute("SELECT count(*) FROM corrected").fetchall()[0]
+        for name in ("actual_abilities", "actual_topic_abilities"):
+            expected.con.execute(f"DELETE FROM {name} WHERE user_id IN (FROM corrected)")  # noqa: S608 (constants)
     if only_users_in_file:
-        for table in _TABLES:
+        # Totals are of all learners together.
+        tables = tuple(table for table in tables if table.learners)
+        for table in tables:
             expected.con.execute(
                 f"DELETE FROM {table.actual} WHERE user_id NOT IN (SELECT user_id FROM record)"  # noqa: S608 (constants)
             )
     reports, mismatches = [], []
-    for table in _TABLES:
-        report, listed = _compare_table(expected.con, table, use_theta, max_list)
+    for table in tables:
+        checks = _checks(table, use_theta, abilities)
+        report, listed = _compare_table(expected.con, table, checks, max_list)
         reports.append(report)
         mismatches.extend(listed)
-    return Report(reports, mismatches, expected.outcomes)
+    return Report(reports, mismatches, expected.outcomes, left_out)
 
 
-def _checks(table: _Table, use_theta: bool) -> list[_Check]:
+def _checks(table: _Table, use_theta: bool, abilities: bool) -> list[_Check]:
     checks = [
         _Check(column, f"a.{column} IS DISTINCT FROM e.{column}", f"e.{column}")
         for column in table.exact
@@ -238,39 +338,39 @@ def _checks(table: _Table, use_theta: bool) -> list[_Check]:
     checks += [
         _Check(column, _far(f"e.{column}", f"a.{column}"), f"e.{column}") for column in table.close
     ]
-    # Where the accuracy form applies, or a window is empty, I_t is known; else only its range is.
-    known = f"(e.n_recent < 5 OR e.{table.accuracy} IS NULL)" if use_theta else "true"
-    far = _far(f"e.{table.accuracy}", f"a.{table.improvement}")
-    outside = f"coalesce(NOT (a.{table.improvement} BETWEEN -1 AND 1), true)"
-    checks.append(
-        _Check(
-            table.improvement,
-            f"CASE WHEN {known} THEN {far} ELSE {outside} END",
-            f"CASE WHEN {known} THEN e.{table.accuracy}::VARCHAR ELSE '-1..1' END",
-        )
-    )
+    if table.improvement:
+        checks.append(_improvement_check(table, use_theta, abilities))
     return [*checks, *table.others]
 
 
-def _far(expected: str, actual: str) -> str:
-    # NaN is never near: the scale is of the expected value alone, which is finite.
-    return (
-        f"coalesce(NOT (abs({expected} - {actual}) <= {TOLERANCE} * greatest(1, abs({expected}))),"
-        f" ({expected} IS NULL) <> ({actual} IS NULL))"
+def _improvement_check(table: _Table, use_theta: bool, abilities: bool) -> _Check:
+    # Where the accuracy form applies, or a window is empty, I_t is known. Its theta form is where
+    # the learner was followed; else only its range is.
+    known = f"(e.n_recent < 5 OR e.{table.accuracy} IS NULL)" if use_theta else "true"
+    followed = "e.followed" if abilities else "false"
+    theta = "e.improvement_theta" if abilities else "NULL"
+    actual = f"a.{table.improvement}"
+    outside = f"coalesce(NOT ({actual} BETWEEN -1 AND 1), true)"
+    return _Check(
+        table.improvement,
+        f"CASE WHEN {known} THEN {_far(f'e.{table.accuracy}', actual)}"
+        f" WHEN {followed} THEN {_far(theta, actual)} ELSE {outside} END",
+        f"CASE WHEN {known} THEN e.{table.accuracy}::VARCHAR"
+        f" WHEN {followed} THEN {theta}::VARCHAR ELSE '-1..1' END",
     )
 
 
 def _compare_table(
-    con: duckdb.DuckDBPyConnection, table: _Table, use_theta: bool, max_list: int
+    con: duckdb.DuckDBPyConnection, table: _Table, checks: list[_Check], max_list: int
 ) -> tuple[TableReport, list[Mismatch]]:
     # All SQL here is put together from the constants above.
     on = " AND ".join(f"e.{name} = a.{name}" for name in table.key)
     source = f"FROM {table.expected} e FULL JOIN {table.actual} a ON {on}"
-    both = "e.user_id IS NOT NULL AND a.user_id IS NOT NULL"
-    checks = _checks(table, use_theta)
+    here, there = (f"{row}.{table.key[0]} IS NOT NULL" for row in "ea")
+    both = f"{here} AND {there}"
     counted = [
-        "e.user_id IS NOT NULL",
-        "a.user_id IS NOT NULL",
+        here,
+        there,
         both,
         *(f"{both} AND ({check.wrong})" for check in checks),
     ]
@@ -294,8 +394,8 @@ def _compare_table(
     )
 
     questions: list[tuple[str, _Check | None, str]] = [
-        ("missing", None, "a.user_id IS NULL"),
-        ("unexpected", None, "e.user_id IS NULL"),
+        ("missing", None, f"NOT ({there})"),
+        ("unexpected", None, f"NOT ({here})"),
         *(("differs", check, f"{both} AND ({check.wrong})") for check in checks),
     ]
     key = ", ".join(f"coalesce(e.{name}, a.{name})" for name in table.key)

@@ -1,7 +1,8 @@
 """Recompute from an attempts file alone what the stream must have counted.
 
 Independent of the engine on purpose: DuckDB reads the file and SQL computes the rows; nothing of
-``stream.engine`` or ``stream.domain`` is used.
+``stream.engine`` is used, and of ``stream.domain`` the filter's formulas alone
+(:mod:`stream.verify.abilities`), where abilities are asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import dataclasses
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -19,6 +20,9 @@ from stream.verify.acceptance import accept
 from stream.verify.features import expect_features, expect_totals
 from stream.verify.loading import load_records
 from stream.verify.weekly import expect_weekly
+
+if TYPE_CHECKING:
+    from stream.verify.abilities import InForce
 
 __all__ = ["Expected", "ExpectedRows", "expected_rows", "recompute"]
 
@@ -35,7 +39,11 @@ class Expected:
         The connection. Tables: ``features``, ``weekly`` (as in PostgreSQL, with ``last_seen_at``
         in epoch ms and ``n_recent`` added), ``topic_total``, ``item_total``, ``learner_total``,
         ``attempt`` (the accepted ones), ``record`` (all) and ``outcome``.
+    with_abilities
+        Whether abilities are expected, too: see :func:`stream.verify.abilities.expect_abilities`.
     """
+
+    with_abilities = False
 
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="thetastream-verify-")
@@ -125,7 +133,15 @@ class ExpectedRows:
     """Records by outcome: accepted, duplicate, or a dead letter's reason."""
 
 
-def recompute(path: Path, *, lateness_days: int = 7, ingest_time_ms: int | None = None) -> Expected:
+def recompute(
+    path: Path,
+    *,
+    lateness_days: int = 7,
+    ingest_time_ms: int | None = None,
+    params: InForce | None = None,
+    target: float = 0.0,
+    include_theta: bool = True,
+) -> Expected:
     """Recompute everything a file's attempts lead to.
 
     Parameters
@@ -137,6 +153,9 @@ def recompute(path: Path, *, lateness_days: int = 7, ingest_time_ms: int | None 
     ingest_time_ms
         When the records reached the stream, epoch ms; an attempt more than 24 h later is too
         early. None: none is.
+    params, target, include_theta
+        Item parameters in force since before the first attempt: abilities are expected, too. See
+        :func:`stream.verify.abilities.expect_abilities`.
 
     Returns
     -------
@@ -157,6 +176,12 @@ def recompute(path: Path, *, lateness_days: int = 7, ingest_time_ms: int | None 
         expect_features(expected.con)
         expect_weekly(expected.con)
         expect_totals(expected.con)
+        if params is not None:
+            # Here, so that all the rest is made without a formula of the domain.
+            from stream.verify.abilities import expect_abilities
+
+            expect_abilities(expected.con, params, target, include_theta=include_theta)
+            expected.with_abilities = True
     except duckdb.Error as error:
         expected.close()
         raise VerifyError(f"recomputing {path} failed: {error}") from error

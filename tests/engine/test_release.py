@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from stream.engine.engine import Engine
+from stream.app import _ENDING_S
+from stream.engine.engine import _RELEASE_TIMEOUT_S, Engine
 from stream.engine.flush import Indicators
 from stream.engine.params import ParamsStore
 from stream.engine.partition import Partition
+from stream.errors import PublishError
 from stream.kafka.transaction import Outgoing
 from stream.settings import Settings
 from tests.engine.events import event, new_state, records, unpacked
@@ -124,3 +126,33 @@ async def test_batches_delivered_again_are_acknowledged_without_a_flush() -> Non
     await engine._flush(partition)
     assert acknowledged == [1, 2]
     assert len(publisher.published) == 1
+
+
+class SilentPublisher(Publisher):
+    """As where the broker does not answer: a publication hangs until this is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = asyncio.Event()
+
+    async def publish(self, messages: list[Outgoing]) -> None:
+        await self.closed.wait()
+        raise PublishError("closed while it published")
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+async def test_a_last_flush_that_hangs_is_given_up_in_time_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The process itself waits no longer than that for all of its parts to stop.
+    assert _RELEASE_TIMEOUT_S < _ENDING_S
+    monkeypatch.setattr("stream.engine.engine._RELEASE_TIMEOUT_S", 0.05)
+    engine, partition, _ = filled(3)
+    partition.publisher = publisher = SilentPublisher()  # type: ignore[assignment]
+    async with asyncio.timeout(5):
+        await engine._release(0)
+    assert publisher.closed.is_set()
+    assert engine.partitions == {}
+    assert "partition 0 is given up with unflushed changes" in caplog.text

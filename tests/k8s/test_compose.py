@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stream.app import ROLES
+from stream.app import _ENDING_S, ROLES
 from stream.calibration.embedded import main as embedded
 from stream.settings import Settings
 from tests.k8s.parsing import ROOT, SETTINGS, parse_command
@@ -62,10 +62,11 @@ def test_roles_wait_for_topics_and_tables() -> None:
     assert SERVICES["calibrator"]["depends_on"]["irt"] == {"condition": "service_healthy"}
 
 
-def test_a_stop_leaves_time_for_the_last_flush() -> None:
+def test_a_stop_leaves_every_role_time_to_end() -> None:
     for role in ROLES:
         seconds = int(SERVICES[role]["stop_grace_period"].removesuffix("s"))
-        assert seconds > Settings().transaction_timeout_secs
+        # The process ends itself after so many seconds; twice that is for a machine under load.
+        assert seconds >= 2 * _ENDING_S
 
 
 def test_the_calibration_service_listens_where_it_is_looked_for(

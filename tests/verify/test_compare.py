@@ -40,15 +40,18 @@ def expected(school):
         CREATE OR REPLACE TABLE actual_weekly AS
         SELECT * EXCLUDE (n_recent), I_t_accuracy AS I_t, 0.5 AS P, '' AS missing_keys
         FROM weekly;
+        CREATE OR REPLACE TABLE actual_topics AS FROM topic_total;
+        CREATE OR REPLACE TABLE actual_items AS FROM item_total;
     """)
     return school
 
 
 def test_what_agrees_is_ok(expected):
     report = compare_loaded(expected)
-    features, weekly = report.tables
+    features, weekly, topics, items = report.tables
     assert report.ok
     assert report.mismatches == []
+    assert (topics.compared_rows, items.compared_rows) == (3, 30)
     assert features.compared_rows == features.expected_rows == features.actual_rows > 200
     assert weekly.compared_rows == weekly.expected_rows == weekly.actual_rows > 80
 
@@ -107,6 +110,37 @@ def test_one_wrong_value_is_found_and_named(expected, table, change):
     assert found.table == {"features": "features_topic_daily", "weekly": "weekly_kpi"}[table]
     by_table = {line.table: line.differing for line in report.tables}
     assert by_table[found.table] == {column: 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("topic", "attempts = attempts + 1"),
+        ("topic", "correct = correct - 1"),
+        ("topic", "learners = learners * 2"),
+        ("item", "attempts = 2 * attempts"),
+        ("item", "correct = NULL"),
+    ],
+)
+def test_a_wrong_total_is_found_unless_others_have_made_it_too(expected, table, change):
+    expected.con.execute(
+        f"UPDATE actual_{table}s SET {change}"
+        f" WHERE {table}_id = (SELECT min({table}_id) FROM {table}_total)"
+    )
+    report = compare_loaded(expected)
+    (found,) = report.mismatches
+    assert (found.table, found.column) == (f"{table}_totals", change.split(" = ")[0])
+    assert compare_loaded(expected, only_users_in_file=True).ok
+
+
+def test_a_lost_total_is_missing(expected):
+    expected.con.execute(
+        "DELETE FROM actual_topics WHERE topic_id = (SELECT min(topic_id) FROM topic_total)"
+    )
+    report = compare_loaded(expected)
+    assert [(found.table, found.kind) for found in report.mismatches] == [
+        ("topic_totals", "missing")
+    ]
 
 
 def test_differences_within_rounding_are_none(expected):
@@ -185,7 +219,7 @@ def test_only_the_first_mismatches_are_listed_but_all_are_counted(expected):
     expected.con.execute("UPDATE actual_features SET hints = hints + 1")
     expected.con.execute("DELETE FROM actual_weekly")
     report = compare_loaded(expected, max_list=3)
-    features, weekly = report.tables
+    features, weekly, *_ = report.tables
     assert len(report.mismatches) == 6
     assert report.total == features.expected_rows + weekly.expected_rows
 
