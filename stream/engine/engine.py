@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import Iterator
@@ -160,6 +161,9 @@ class Engine(Service):
             learners,
             time.monotonic() - started,
         )
+        # What is here now stays: later collections need not walk over it.
+        gc.collect()
+        gc.freeze()
         self.ready = True
 
     async def _take_over(self, number: int) -> None:
