@@ -18,7 +18,7 @@ __all__ = ["build", "run_role"]
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-_COLLECT_AFTER = (50_000, 20, 50)
+_COLLECT_AFTER = (200_000, 10, 20)
 """Garbage collections: a poll brings thousands of records, none of which is in a cycle. With
 Python's own 700 for the first figure the collector takes as long as the reading of records."""
 

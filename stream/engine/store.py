@@ -22,6 +22,7 @@ from stream.engine.kernel.layout import (
     I8,
     LATENESS_MS,
     N_CHANGED,
+    N_DAYS,
     N_USERS,
     NAMES_END,
     PUBLISHED_MS,
@@ -305,12 +306,13 @@ class Store:
         number = self.find_user(learner.user_id)
         base = int(self.arrays.at[number])
         published = int(self.arrays.i8[base + PUBLISHED_MS])
-        changed = transfer.changed_days(self.arrays, number)
+        changed = np.empty(int(self.arrays.i4[2 * base + N_DAYS]), np.int64)
+        n_changed = transfer.changed_days(self.arrays, number, changed)
         head, days = learner.rows()
         self.load([learner.user_id.encode("utf-8", "surrogatepass")], [head], [days])
         base = int(self.arrays.at[number])
         self.arrays.i8[base + PUBLISHED_MS] = published
-        for day in {*changed.tolist(), changed_day}:
+        for day in {*changed[:n_changed].tolist(), changed_day}:
             transfer.change_day(self.arrays, number, day)
         folding.mark(self.arrays, number)
 

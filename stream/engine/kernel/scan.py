@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from schemas.attempt import MAX_RECORD_BYTES, SCHEMA_VERSION
-from stream.engine.kernel.blake2b import MOST_BYTES, blake2b_64
+from stream.engine.kernel.blake2b import MOST_BYTES, U8, blake2b_64
 from stream.engine.kernel.compiling import compiled
 from stream.engine.kernel.layout import I4, I8, U1, Arrays
 from stream.engine.kernel.names import find, number_user
@@ -211,6 +211,7 @@ def scan(
     key_ends: I8,
     timestamps: I8,
     values: I8,
+    block: U8,
     learner: I4,
     attempt: I8,
     item: I4,
@@ -232,6 +233,8 @@ def scan(
         The records' own times, epoch ms (n,).
     values
         Working space (fields, 2).
+    block
+        Working space of the hash.
     learner, attempt, item, topic, completed_ms, response, flags
         Out: as :func:`stream.engine.kernel.fold.fold` takes them.
     unread
@@ -275,7 +278,7 @@ def scan(
         learner[k] = who
         item[k] = what
         topic[k] = where
-        attempt[k] = blake2b_64(data, values[ATTEMPT, 0], values[ATTEMPT, 1])
+        attempt[k] = blake2b_64(data, values[ATTEMPT, 0], values[ATTEMPT, 1], block)
         completed_ms[k] = values[COMPLETED, 0]
         response[k] = values[RESPONSE, 0] if values[RESPONSE, 1] == 0 else -1
         flags[k] = values[CORRECT, 0] | values[HINT, 0] << 1

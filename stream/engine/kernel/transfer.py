@@ -357,15 +357,17 @@ def load_many(s: Arrays, learners: I4, data: U1, ends: I8, start: int) -> tuple[
 
 
 @compiled
-def changed_days(s: Arrays, learner: int) -> I8:
-    """Return the stored days that changed since the last flush."""
+def changed_days(s: Arrays, learner: int, found: I8) -> int:
+    """Write the stored days that changed since the last flush; return how many.
+
+    ``found`` has room for all days of the learner.
+    """
     base = s.at[learner]
     days = base + HEAD_WORDS + TOPIC_WORDS * s.i4[2 * base + N_TOPICS]
-    found = np.empty(s.i4[2 * base + N_DAYS], np.int64)
     n = 0
     for k in range(s.i4[2 * base + N_DAYS]):
         day = 2 * (days + DAY_WORDS * k)
         if s.i4[day + D_CHANGED]:
             found[n] = s.i4[day + D_DAY]
             n += 1
-    return found[:n]
+    return n
