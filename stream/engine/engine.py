@@ -48,9 +48,6 @@ logger = logging.getLogger(__name__)
 _SLICE_RECORDS = 256
 """Records folded before others on the event loop (lookups, heartbeats) get their turn: 1 ms."""
 
-_SLICE_S = 0.002
-"""Seconds of work after which others on the event loop (lookups, heartbeats) get their turn."""
-
 _RELEASE_TIMEOUT_S = 15.0
 """Seconds that a last flush may take when a partition is let go."""
 
@@ -80,6 +77,9 @@ class Engine(Service):
             target=self.settings.metrics_default_target,
         )
         self._stream_week = 0
+        # Held for one slice of folding or encoding: all partitions together get one slice in
+        # each round of the event loop, so that a lookup waits for one and not for one of each.
+        self._turn = asyncio.Lock()
         self._reader = TailReader(
             self.settings,
             {item_params_topic.name: self._on_params, watermarks_topic.name: self._on_watermarks},
@@ -249,7 +249,7 @@ class Engine(Service):
         limit = self.settings.flush_rows
         partition.unacknowledged[source].append(event)
         for start in range(0, len(records), _SLICE_RECORDS):
-            async with partition.lock:
+            async with partition.lock, self._turn:
                 if partition.revoked:
                     return
                 partition.torn = True
@@ -306,7 +306,7 @@ class Engine(Service):
                     published_watermark=partition.watermark,
                 )
                 partition.torn = True
-                await _in_slices(flush.build())
+                await self._in_slices(flush.build())
                 partition.torn = False
                 covered = offsets_of(state)
                 watermark = state.position.stream_week
@@ -327,6 +327,15 @@ class Engine(Service):
                 metrics.outcomes.labels(outcome).inc(count)
             metrics.params_sequence.set(self.params.sequence)
 
+    async def _in_slices(self, steps: Iterator[None]) -> None:
+        """Run through steps, one in each round of the event loop."""
+        done = object()
+        while True:
+            async with self._turn:
+                if next(steps, done) is done:
+                    return
+            await asyncio.sleep(0)
+
     # -- looking up --------------------------------------------------------------------------
 
     def oldest_change_s(self) -> float:
@@ -343,15 +352,6 @@ class Engine(Service):
             if learner is not None:
                 return learner, partition.state
         return None
-
-
-async def _in_slices(steps: Iterator[None]) -> None:
-    """Run through steps, letting others run every 2 ms."""
-    until = time.perf_counter() + _SLICE_S
-    for _ in steps:
-        if time.perf_counter() >= until:
-            await asyncio.sleep(0)
-            until = time.perf_counter() + _SLICE_S
 
 
 def _load(loader: StateLoader, records: list[Record]) -> None:
