@@ -183,15 +183,15 @@ class Engine(Service):
         publisher = TransactionalPublisher(self.settings, f"engine-{number}")
         # Fence first: only then nobody else can add to what is about to be read.
         await publisher.init()
-        loader = StateLoader()
+        state = PartitionState(number, self.settings.lateness_days, self.params)
+        loader = StateLoader(state)
         await asyncio.to_thread(
             read_whole,
             self.settings,
             {engine_state_topic.name: lambda records: _load(loader, records)},
             partitions=[number],
         )
-        state = PartitionState(number, self.settings.lateness_days, self.params)
-        await asyncio.to_thread(loader.fill, state)
+        loader.finish()
         partition = self.partitions[number] = Partition(state, publisher)
         partition.task = asyncio.create_task(self._flush_regularly(partition))
 
@@ -344,21 +344,18 @@ class Engine(Service):
         return time.monotonic() - min(since) if since else 0.0
 
     def find(self, user_id: str) -> tuple[Learner, PartitionState] | None:
-        """Return a learner and its partition if a partition of ours holds it."""
+        """Return a learner's abilities and its partition if a partition of ours holds it."""
         if self.app.failure is not None:
             return None
         for partition in self.partitions.values():
-            learner = partition.state.learner(user_id)
+            learner = partition.state.store.read_abilities(user_id)
             if learner is not None:
                 return learner, partition.state
         return None
 
 
 def _load(loader: StateLoader, records: list[Record]) -> None:
-    for record in records:
-        key = record.key()
-        if key:
-            loader.add(key, record.value())
+    loader.add([record.key() or b"" for record in records], [record.value() for record in records])
 
 
 def register(app: ThetaApp) -> Engine:

@@ -45,7 +45,7 @@ _PARAMETERS = np.uint64(0x01010008)  # one lane, depth one, no key, eight bytes 
 _ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _R32, _R24, _R16, _R63 = np.uint64(32), np.uint64(24), np.uint64(16), np.uint64(63)
 _L40, _L48, _L1 = np.uint64(40), np.uint64(48), np.uint64(1)
-_EIGHT = np.uint64(8)
+_THREE, _SEVEN, _EIGHT = np.uint64(3), np.uint64(7), np.uint64(8)
 
 
 @compiled
@@ -76,8 +76,9 @@ def blake2b_64(data: U1, start: int, size: int, m: U8) -> int:
     """
     for k in range(BLOCK_WORDS):
         m[k] = 0
-    for k in range(size):
-        m[k >> 3] |= np.uint64(data[start + k]) << (_EIGHT * np.uint64(k & 7))
+    origin = np.uint64(start)
+    for k in range(np.uint64(size)):
+        m[k >> _THREE] |= np.uint64(data[origin + k]) << (_EIGHT * (k & _SEVEN))
     # In sixteen variables rather than an array, which keeps them in registers.
     v0, v1, v2, v3, v4, v5, v6, v7 = _IV
     v8, v9, v10, v11, v12, v13, v14, v15 = _IV

@@ -15,7 +15,7 @@ from stream.domain import ability
 from stream.domain.memory import DEFAULT_CAPACITY, MAX_COUNT
 from stream.domain.practice import FORM_SHARE
 from stream.engine.kernel.compiling import compiled
-from stream.engine.kernel.heap import move, reserve, take
+from stream.engine.kernel.heap import begin, move, reserve
 from stream.engine.kernel.layout import (
     ATTEMPTS,
     CORRECT_N,
@@ -30,7 +30,6 @@ from stream.engine.kernel.layout import (
     FIRST_DAY,
     FOLDED,
     FORM,
-    HEAD_CAPACITY,
     HEAD_WORDS,
     I4,
     I8,
@@ -73,12 +72,12 @@ record is no event."""
 NO_TOPIC = 0xFFFF
 CORRECT_FLAG = 1
 _LAST_CORRECT = 0x8000_0000
+_STRIDE = np.uint64(16)
 
 # The filter's own functions, compiled as they stand.
 _match = register_jitable(ability.match)
 _regress = register_jitable(ability.regress)
-for _inner in ("_weigh",):
-    register_jitable(getattr(ability, _inner))
+register_jitable(ability._weigh)
 
 
 @compiled
@@ -88,22 +87,6 @@ def mark(s: Arrays, learner: int) -> None:
         s.changed[learner] = 1
         s.queue[s.control[N_CHANGED]] = learner
         s.control[N_CHANGED] += 1
-
-
-@compiled
-def begin(s: Arrays, learner: int) -> bool:
-    """Make the head of a learner never seen; False when the heap is full."""
-    block, size = take(s, HEAD_WORDS + TOPIC_WORDS + DAY_WORDS + SNAPSHOT_WORDS)
-    if block < 0:
-        return False
-    for k in range(HEAD_WORDS):
-        s.i8[block + k] = 0
-    s.i4[2 * block + HEAD_CAPACITY] = size
-    s.i4[2 * block + FIRST_DAY] = 0xFFFF
-    s.f8[block + G] = s.filter[0]
-    s.f8[block + VG] = s.filter[1]
-    s.at[learner] = block
-    return True
 
 
 @compiled
@@ -122,19 +105,19 @@ def known(s: Arrays, base: int, attempt: int) -> bool:
         day += DAY_WORDS
     rows = i8[base + ROWS_AT]
     # In strides without an early exit, which the compiler turns into vector instructions.
-    k = rows + start
-    end = rows + n
-    while k + 16 <= end:
+    k = np.uint64(rows + start)
+    end = np.uint64(rows + n)
+    while k + _STRIDE <= end:
         hits = 0
-        for j in range(16):
+        for j in range(_STRIDE):
             hits += i8[k + j] == attempt
         if hits:
             return True
-        k += 16
+        k += _STRIDE
     while k < end:
         if i8[k] == attempt:
             return True
-        k += 1
+        k += np.uint64(1)
     return False
 
 
@@ -142,10 +125,11 @@ def known(s: Arrays, base: int, attempt: int) -> bool:
 def recall(s: Arrays, base: int, item: int) -> int:
     """Return the remembered entry of an item (its number), or -1."""
     i4 = s.i4
-    half = 2 * s.i8[base + MEMORY_AT]
+    place = np.uint64(2 * s.i8[base + MEMORY_AT])
     for k in range(i4[2 * base + N_MEMORY]):
-        if i4[half + 2 * MEMORY_WORDS * k] == item:
+        if i4[place] == item:
             return k
+        place += np.uint64(2 * MEMORY_WORDS)
     return -1
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from stream.engine.kernel.compiling import compiled
 from stream.engine.kernel.layout import (
     DAY_WORDS,
+    FIRST_DAY,
     FREE_WORDS,
     HEAD_CAPACITY,
     HEAD_WORDS,
@@ -25,10 +28,12 @@ from stream.engine.kernel.layout import (
     ROWS_CAPACITY,
     SNAPSHOT_WORDS,
     TOPIC_WORDS,
+    VG,
     Arrays,
+    G,
 )
 
-__all__ = ["CLASSES", "compact", "grow", "move", "release", "reserve", "take"]
+__all__ = ["CLASSES", "begin", "compact", "grow", "move", "release", "reserve", "used_head"]
 
 CLASSES = 8 + 8 * 40
 """Size classes: every second word up to 16 words, then eight an octave."""
@@ -77,12 +82,16 @@ def release(s: Arrays, block: int, words: int) -> None:
 def move(s: Arrays, source: int, target: int, words: int) -> None:
     """Copy words; the two places may overlap."""
     i8 = s.i8
+    # Unsigned places: of a signed one, compiled code asks whether it counts from the end.
+    origin, place, n = np.uint64(source), np.uint64(target), np.uint64(words)
+    if words <= 0:
+        return
     if target <= source:
-        for k in range(words):
-            i8[target + k] = i8[source + k]
+        for k in range(n):
+            i8[place + k] = i8[origin + k]
     else:
-        for k in range(words - 1, -1, -1):
-            i8[target + k] = i8[source + k]
+        for k in range(np.uint64(1), n + np.uint64(1)):
+            i8[place + n - k] = i8[origin + n - k]
 
 
 @compiled
@@ -142,6 +151,22 @@ def grow(s: Arrays, learner: int, head_words: int, rows: int, items: int) -> boo
             release(s, old, MEMORY_WORDS * capacity)
         i8[base + MEMORY_AT] = block
         i4[half + MEMORY_CAPACITY] = size // MEMORY_WORDS
+    return True
+
+
+@compiled
+def begin(s: Arrays, learner: int) -> bool:
+    """Make the head of a learner never seen; False when the heap is full."""
+    block, size = take(s, HEAD_WORDS + TOPIC_WORDS + DAY_WORDS + SNAPSHOT_WORDS)
+    if block < 0:
+        return False
+    for k in range(HEAD_WORDS):
+        s.i8[block + k] = 0
+    s.i4[2 * block + HEAD_CAPACITY] = size
+    s.i4[2 * block + FIRST_DAY] = 0xFFFF
+    s.f8[block + G] = s.filter[0]
+    s.f8[block + VG] = s.filter[1]
+    s.at[learner] = block
     return True
 
 

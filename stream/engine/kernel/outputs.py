@@ -46,7 +46,7 @@ from stream.engine.kernel.layout import (
     G,
 )
 from stream.engine.kernel.sorting import sort
-from stream.engine.kernel.transfer import drop_days, export_day, export_head, export_size
+from stream.engine.kernel.transfer import export_day, export_head, export_size, forget_day
 from stream.engine.kernel.writing import (
     put_bytes,
     put_float,
@@ -701,8 +701,10 @@ def write_learner(
                 i4[2 * day + D_CHANGED] = 0
         rows += i4[2 * day + D_ROWS]
         snapshots += i4[2 * day + D_SNAPSHOTS]
-    if expired:
-        drop_days(s, learner, expired)
+    for _ in range(expired):
+        forget_day(
+            s, learner, i4[2 * (base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]) + D_DAY]
+        )
     key = at
     out[key] = 76  # L
     value = put_user(s, learner, out, key + 1)

@@ -15,8 +15,11 @@ _GAPS = np.array([29_524, 9_841, 3_280, 1_093, 364, 121, 40, 13, 4, 1], np.int64
 
 @compiled
 def sort(values: I8, n: int) -> None:
-    """Sort the first n values, ascending: Shell's way, which needs no memory and is quick on the
-    tens to thousands of response times of a learner's fortnight."""
+    """Sort the first n values, ascending.
+
+    Shell's way: it needs no memory, and is quick on the tens to thousands of response times of a
+    learner's fortnight.
+    """
     for gap in _GAPS:
         for k in range(gap, n):
             one = values[k]
