@@ -255,6 +255,7 @@ class Engine(Service):
                 partition.torn = True
                 fold(records[start : start + _SLICE_RECORDS])
                 partition.torn = False
+            await self._make_room(partition)
             if partition.changed_since is None and state.has_changes:
                 partition.changed_since = time.monotonic()
             if state.n_changed >= limit:
@@ -265,6 +266,12 @@ class Engine(Service):
                     await partition.flushed.wait()
             await asyncio.sleep(0)
         metrics.records.labels(source).inc(len(records))
+
+    async def _make_room(self, partition: Partition) -> None:
+        """Let the state's memory grow in a thread: copying it takes longer than a lookup may."""
+        if partition.state.store.short_of_room:
+            async with partition.lock:
+                await asyncio.to_thread(partition.state.store.grow_heap, aside=True)
 
     # -- flushing ----------------------------------------------------------------------------
 

@@ -39,10 +39,11 @@ from stream.engine.params import ItemInForce
 
 __all__ = ["Store"]
 
-_FIRST_WORDS = 4096
+_FIRST_WORDS = 1 << 14
 _HEAP_GROWTH = 1.125
 """The heap grows by this factor: what is reserved beyond what is used stays small."""
 
+_RESERVE_WORDS = 1 << 12
 _WASTE = 0.2
 """Share of the heap in blocks left behind from which on it is compacted rather than grown."""
 
@@ -98,7 +99,7 @@ class Store:
             at=np.full(learners, -1, np.int64),
             changed=np.zeros(learners, np.uint8),
             queue=np.zeros(learners, np.int32),
-            names=np.zeros(_FIRST_WORDS, np.uint8),
+            names=np.zeros(4096, np.uint8),
             user_at=np.zeros(learners, np.int64),
             user_len=np.zeros(learners, np.int32),
             user_slots=np.full(2 * learners, -1, np.int32),
@@ -252,26 +253,51 @@ class Store:
             wider[name] = new
         self.arrays = self.arrays._replace(**wider)
 
-    def grow_heap(self) -> None:
-        """Give the heap more room: what blocks left behind, or if that is little, more memory."""
+    @property
+    def short_of_room(self) -> bool:
+        """Whether the heap should grow soon: a slice may take what is left."""
+        left = len(self.arrays.i8) - int(self.arrays.control[HEAP_END])
+        return left < _RESERVE_WORDS + len(self.arrays.i8) // 64
+
+    def grow_heap(self, *, aside: bool = False) -> None:
+        """Give the heap more room: what blocks left behind, or if that is little, more memory.
+
+        Parameters
+        ----------
+        aside
+            Make a new heap and leave the old one as it is, so that this may run in a thread while
+            learners are looked up. Without it memory is extended in place, which is cheaper.
+            Nothing may be folded meanwhile either way.
+        """
+        s = self.arrays
+        end = int(s.control[HEAP_END])
+        words = int(len(s.i8) * _HEAP_GROWTH) + _FIRST_WORDS
+        if s.control[FREE_WORDS] > _WASTE * end:
+            self.compact_heap()
+        elif aside:
+            heap = np.empty(words, np.int64)
+            heap[:end] = s.i8[:end]
+            self._take_heap(heap, s.at)
+        else:
+            heap, at = s.i8, s.at
+            del s
+            # Without views the memory can be extended in place.
+            self._take_heap(np.zeros(0, np.int64), at)
+            heap.resize(words, refcheck=False)
+            self._take_heap(heap, at)
+
+    def compact_heap(self) -> None:
+        """Leave out what blocks left behind: always into a new heap."""
         s = self.arrays
         in_use = int(s.control[HEAP_END] - s.control[FREE_WORDS])
-        if s.control[FREE_WORDS] > _WASTE * s.control[HEAP_END]:
-            heap = np.empty(int(in_use * _HEAP_GROWTH) + _FIRST_WORDS, np.int64)
-            compact(s, heap, heap.view(np.int32))
-            self._set_heap(heap)
-            return
-        heap = s.i8
-        words = int(len(heap) * _HEAP_GROWTH) + _FIRST_WORDS
-        del s
-        # Without views the memory can be extended in place.
-        self._set_heap(np.zeros(0, np.int64))
-        heap.resize(words, refcheck=False)
-        self._set_heap(heap)
+        heap = np.empty(int(in_use * _HEAP_GROWTH) + _FIRST_WORDS, np.int64)
+        at = s.at.copy()
+        compact(s, heap, heap.view(np.int32), at)
+        self._take_heap(heap, at)
 
-    def _set_heap(self, heap: I8) -> None:
+    def _take_heap(self, heap: I8, at: I8) -> None:
         views = heap.view(np.float64), heap.view(np.int32)
-        self.arrays = self.arrays._replace(i8=heap, f8=views[0], i4=views[1])
+        self.arrays = self.arrays._replace(i8=heap, f8=views[0], i4=views[1], at=at)
 
     # -- learners ----------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ class _Record:
 
 
 def warm_up() -> None:
-    """Fold, correct, rebase, flush and read one learner, so that all of it is compiled."""
+    """Fold, correct, rebase, flush, move and read one learner, so that all of it is compiled."""
     state = PartitionState(0, 7, ParamsStore())
     day_ms = 86_400_000
     attempts = [
@@ -47,6 +47,8 @@ def warm_up() -> None:
         flush = Flush(state, Indicators(), week, 0, published_watermark=0)
         for _ in flush.build():
             pass
+    state.store.compact_heap()
+    state.store.read("u")
 
 
 if __name__ == "__main__":

@@ -181,11 +181,18 @@ def reserve(s: Arrays, learner: int, remembered: int) -> bool:
 
 
 @compiled
-def compact(s: Arrays, i8: I8, i4: I4) -> None:
-    """Move all learners, one behind the other, into another heap, which is large enough.
+def compact(s: Arrays, i8: I8, i4: I4, at: I8) -> None:
+    """Copy all learners, one behind the other, into another heap, which is large enough.
 
     Learners that grow leave blocks behind that only a smaller learner could use; where all have
     grown, nobody does.
+
+    Parameters
+    ----------
+    i8, i4
+        The other heap.
+    at
+        Out: the learners' places in it.
     """
     end = 0
     for learner in range(s.control[N_USERS]):
@@ -197,7 +204,7 @@ def compact(s: Arrays, i8: I8, i4: I4) -> None:
         for k in range(head):
             i8[end + k] = s.i8[base + k]
         half = 2 * end
-        s.at[learner] = end
+        at[learner] = end
         i4[half + HEAD_CAPACITY] = size
         place = end
         end += size

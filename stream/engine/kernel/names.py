@@ -38,10 +38,10 @@ def slot_of(slots: I4, at: I8, sizes: I4, names: U1, data: U1, start: int, size:
             return int(np.int64(slot))
         if sizes[number] == size:
             place = np.uint64(at[number])
-            k = np.uint64(0)
-            while k < length and names[place + k] == data[origin + k]:
-                k += _ONE
-            if k == length:
+            same = np.uint64(0)
+            while same < length and names[place + same] == data[origin + same]:
+                same += _ONE
+            if same == length:
                 return int(np.int64(slot))
         slot = (slot + _ONE) & mask
 
