@@ -134,7 +134,12 @@ class Positions:
 
     def look(self) -> int:
         """Return the number of attempts that committed flushes cover."""
-        for partition, end in self._ends(self._state).items():
+        try:
+            ends = self._ends(self._state)
+        except KafkaException:
+            # The topics were made anew a moment ago: the next look knows their leaders.
+            ends = {}
+        for partition, end in ends.items():
             if end > self._seen[partition]:
                 self._seen[partition] = end
                 self._read_tail(partition, end)

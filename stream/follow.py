@@ -7,6 +7,7 @@ columns, with the very formulas that `stream.domain` tests and the engine folds 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ def _real(column: FloatArray) -> FloatArray:
     return np.ascontiguousarray(column, np.float64)
 
 
-@compiled
+@partial(compiled, allocates=True)
 def _follow(
     learner: IntArray,
     item: IntArray,

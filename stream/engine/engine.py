@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import Iterator
@@ -47,9 +48,6 @@ logger = logging.getLogger(__name__)
 _SLICE_RECORDS = 256
 """Records folded before others on the event loop (lookups, heartbeats) get their turn: 1 ms."""
 
-_SLICE_S = 0.002
-"""Seconds of work after which others on the event loop (lookups, heartbeats) get their turn."""
-
 _RELEASE_TIMEOUT_S = 5.0
 """Seconds that a last flush may take when a partition is let go: within the 8 s in which a process
 that was told to end must have stopped."""
@@ -80,6 +78,9 @@ class Engine(Service):
             target=self.settings.metrics_default_target,
         )
         self._stream_week = 0
+        # Held for one slice of folding or encoding: all partitions together get one slice in
+        # each round of the event loop, so that a lookup waits for one and not for one of each.
+        self._turn = asyncio.Lock()
         self._reader = TailReader(
             self.settings,
             {item_params_topic.name: self._on_params, watermarks_topic.name: self._on_watermarks},
@@ -168,6 +169,9 @@ class Engine(Service):
             learners,
             time.monotonic() - started,
         )
+        # What is here now stays: later collections need not walk over it.
+        gc.collect()
+        gc.freeze()
         self.ready = True
 
     def _sees_other_partitions(self, assigned: set[int]) -> bool:
@@ -198,15 +202,15 @@ class Engine(Service):
         publisher = TransactionalPublisher(self.settings, f"engine-{number}")
         # Fence first: only then nobody else can add to what is about to be read.
         await publisher.init()
-        loader = StateLoader()
+        state = PartitionState(number, self.settings.lateness_days, self.params)
+        loader = StateLoader(state)
         await asyncio.to_thread(
             read_whole,
             self.settings,
             {engine_state_topic.name: lambda records: _load(loader, records)},
             partitions=[number],
         )
-        state = PartitionState(number, self.settings.lateness_days, self.params)
-        await asyncio.to_thread(loader.fill, state)
+        loader.finish()
         partition = self.partitions[number] = Partition(state, publisher)
         partition.task = asyncio.create_task(self._flush_regularly(partition))
 
@@ -264,12 +268,13 @@ class Engine(Service):
         limit = self.settings.flush_rows
         partition.unacknowledged[source].append(event)
         for start in range(0, len(records), _SLICE_RECORDS):
-            async with partition.lock:
+            async with partition.lock, self._turn:
                 if partition.revoked:
                     return
                 partition.torn = True
                 fold(records[start : start + _SLICE_RECORDS])
                 partition.torn = False
+            await self._make_room(partition)
             if partition.changed_since is None and state.has_changes:
                 partition.changed_since = time.monotonic()
             if state.n_changed >= limit:
@@ -280,6 +285,12 @@ class Engine(Service):
                     await partition.flushed.wait()
             await asyncio.sleep(0)
         metrics.records.labels(source).inc(len(records))
+
+    async def _make_room(self, partition: Partition) -> None:
+        """Let the state's memory grow in a thread: copying it takes longer than a lookup may."""
+        if partition.state.store.short_of_room:
+            async with partition.lock:
+                await asyncio.to_thread(partition.state.store.grow_heap, aside=True)
 
     # -- flushing ----------------------------------------------------------------------------
 
@@ -321,7 +332,7 @@ class Engine(Service):
                     published_watermark=partition.watermark,
                 )
                 partition.torn = True
-                await _in_slices(flush.build())
+                await self._in_slices(flush.build())
                 partition.torn = False
                 covered = offsets_of(state)
                 watermark = state.position.stream_week
@@ -342,6 +353,15 @@ class Engine(Service):
                 metrics.outcomes.labels(outcome).inc(count)
             metrics.params_sequence.set(self.params.sequence)
 
+    async def _in_slices(self, steps: Iterator[None]) -> None:
+        """Run through steps, one in each round of the event loop."""
+        done = object()
+        while True:
+            async with self._turn:
+                if next(steps, done) is done:
+                    return
+            await asyncio.sleep(0)
+
     # -- looking up --------------------------------------------------------------------------
 
     def oldest_change_s(self) -> float:
@@ -350,30 +370,18 @@ class Engine(Service):
         return time.monotonic() - min(since) if since else 0.0
 
     def find(self, user_id: str) -> tuple[Learner, PartitionState] | None:
-        """Return a learner and its partition if a partition of ours holds it."""
+        """Return a learner's abilities and its partition if a partition of ours holds it."""
         if self.app.failure is not None:
             return None
         for partition in self.partitions.values():
-            learner = partition.state.learner(user_id)
+            learner = partition.state.store.read_abilities(user_id)
             if learner is not None:
                 return learner, partition.state
         return None
 
 
-async def _in_slices(steps: Iterator[None]) -> None:
-    """Run through steps, letting others run every 2 ms."""
-    until = time.perf_counter() + _SLICE_S
-    for _ in steps:
-        if time.perf_counter() >= until:
-            await asyncio.sleep(0)
-            until = time.perf_counter() + _SLICE_S
-
-
 def _load(loader: StateLoader, records: list[Record]) -> None:
-    for record in records:
-        key = record.key()
-        if key:
-            loader.add(key, record.value())
+    loader.add([record.key() or b"" for record in records], [record.value() for record in records])
 
 
 def register(app: ThetaApp) -> Engine:

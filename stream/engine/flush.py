@@ -42,9 +42,9 @@ _TOPICS = {
     kernel.FEATURES: feature_updates_topic.name,
     kernel.KPIS: kpi_updates_topic.name,
 }
-_SLICE_BYTES = 1 << 20
-_SLICE_MESSAGES = 4096
-"""What compiled code writes in one call: about a millisecond's work."""
+_SLICE_BYTES = 1 << 18
+_SLICE_MESSAGES = 1024
+"""What compiled code writes in one call: half a millisecond's work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import numpy as np
 from schemas.attempt import AttemptEvent
 from stream.engine.day import CORRECT, HINT, NO_RESPONSE_TIME, attempt_hash
 from stream.engine.kernel import scan as kernel
+from stream.engine.kernel.blake2b import BLOCK_WORDS
 from stream.engine.kernel.fold import ACCEPTED, OPERATION, REFUSED
 from stream.engine.store import Store
 from stream.errors import RecordError
@@ -100,6 +101,7 @@ def _scan(records: Sequence[KafkaRecord], store: Store, columns: Columns) -> U1:
     timestamps = np.fromiter([record.timestamp for record in records], np.int64, n)
     unread = np.zeros(n, np.uint8)
     fields = np.empty((kernel.N_FIELDS, 2), np.int64)
+    block = np.empty(BLOCK_WORDS, np.uint64)
     at = 0
     while True:
         at, missing, start, size = kernel.scan(
@@ -111,6 +113,7 @@ def _scan(records: Sequence[KafkaRecord], store: Store, columns: Columns) -> U1:
             key_ends,
             timestamps,
             fields,
+            block,
             *columns[:7],
             unread,
         )

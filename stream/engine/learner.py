@@ -9,7 +9,7 @@ from stream.domain.memory import ENTRY_BYTES, ItemMemory
 from stream.engine.day import Day
 from stream.errors import StateVersionError
 
-__all__ = ["STATE_VERSION", "Learner", "Topic", "check_version"]
+__all__ = ["STATE_VERSION", "Learner", "Topic", "check_version", "day_key", "head_key"]
 
 STATE_VERSION = 1
 """First byte of every head row. An on-disk format: a change needs a migration and an ADR."""
@@ -32,6 +32,16 @@ def check_version(user_id: str, version: int) -> None:
             f"{STATE_VERSION}. Nothing was changed. Start the release that wrote it, or "
             "set a new THETASTREAM_TOPIC_PREFIX and replay the log."
         )
+
+
+def head_key(user: bytes) -> bytes:
+    """Return the key of a learner's head row."""
+    return b"L" + user
+
+
+def day_key(user: bytes, day: int) -> bytes:
+    """Return the key of the row of a learner's day."""
+    return b"D" + day.to_bytes(2, "big") + user
 
 
 class Topic:
@@ -152,8 +162,8 @@ class Learner:
         return b"".join(parts)
 
     @classmethod
-    def unpack_head(cls, user_id: str, data: bytes) -> Learner:
-        """Read a learner without days.
+    def unpack_head(cls, user_id: str, data: bytes, *, memory: bool = True) -> Learner:
+        """Read a learner without days, and without what it remembers if ``memory`` is False.
 
         Raises
         ------
@@ -187,7 +197,8 @@ class Learner:
             topic.latest_ms = latest_ms
             at += length
             learner.topics.append(topic)
-        learner.memory = ItemMemory.unpack(data[at : at + n_remembered * ENTRY_BYTES])
+        if memory:
+            learner.memory = ItemMemory.unpack(data[at : at + n_remembered * ENTRY_BYTES])
         return learner
 
     def rows(self) -> tuple[bytes, bytes]:

@@ -13,8 +13,7 @@ key        value                   what
 
 from __future__ import annotations
 
-from collections import defaultdict
-from itertools import islice
+from collections.abc import Sequence
 
 from schemas.codec import decode
 from schemas.outputs import ItemPartial, TopicPartial
@@ -30,8 +29,6 @@ __all__ = [
 ]
 
 POSITION_KEY = b"O"
-_AT_ONCE = 5000
-"""Learners put in place in one call."""
 
 
 def topic_key(topic_id: str) -> bytes:
@@ -45,47 +42,43 @@ def item_key(item_id: str) -> bytes:
 
 
 class StateLoader:
-    """Collects the rows of one partition of ``engine-state``, then fills a state.
+    """Puts the rows of one partition of ``engine-state`` into an empty state, as they come.
 
     Rows come in the order they were written; the newest of a key wins, a tombstone removes it.
+
+    Parameters
+    ----------
+    state
+        Where to; not to be used before :meth:`finish`.
     """
 
-    def __init__(self) -> None:
-        self._heads: dict[bytes, bytes] = {}
-        self._days: defaultdict[bytes, dict[int, bytes]] = defaultdict(dict)
-        self._rest: dict[bytes, bytes] = {}
+    def __init__(self, state: PartitionState) -> None:
+        self._state = state
+        self._rest: dict[bytes, bytes | None] = {}
 
-    def add(self, key: bytes, value: bytes | None) -> None:
-        """Take one row."""
-        kind = key[:1]
-        if kind == b"L":
-            if value is None:
-                self._heads.pop(key[1:], None)
-            else:
-                self._heads[key[1:]] = value
-        elif kind == b"D":
-            day = (key[1] << 8) | key[2]
-            days = self._days[key[3:]]
-            if value is None:
-                days.pop(day, None)
-            else:
-                days[day] = value
-        elif value is None:
-            self._rest.pop(key, None)
-        else:
-            self._rest[key] = value
+    def add(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+        """Take rows.
 
-    def fill(self, state: PartitionState) -> None:
-        """Put what was collected into an empty state.
+        Raises
+        ------
+        StateVersionError
+            A row was written by a version that this one cannot read.
+        """
+        for place in self._state.store.put_rows(keys, values):
+            self._rest[keys[place]] = values[place]
+
+    def finish(self) -> None:
+        """Take the totals and the position over, after the last row.
 
         Raises
         ------
         StateVersionError
             The rows were written by a version that this one cannot read.
         """
-        for key, value in self._rest.items():
-            if key == POSITION_KEY:
-                state.position = decode(value, Position)
+        state, store = self._state, self._state.store
+        position = self._rest.pop(POSITION_KEY, None)
+        if position is not None:
+            state.position = decode(position, Position)
         if state.position.state_version != STATE_VERSION:
             raise StateVersionError(
                 f"The state of partition {state.partition} has version "
@@ -93,8 +86,9 @@ class StateLoader:
                 "changed. Start the release that wrote it, or replay the log under a new "
                 "THETASTREAM_TOPIC_PREFIX."
             )
-        store = state.store
         for key, value in self._rest.items():
+            if value is None:
+                continue
             if key[:1] == b"T":
                 topic = decode(value, TopicPartial)
                 counts = topic.attempts, topic.correct, topic.learners
@@ -105,16 +99,5 @@ class StateLoader:
                 number = store.item(item.item_id)
                 store.arrays.item_counts[number] = item.attempts, item.correct
                 store.arrays.item_sums[number] = item.expected, item.variance
-        heads = iter(self._heads.items())
-        while part := list(islice(heads, _AT_ONCE)):
-            store.load(
-                [user for user, _ in part],
-                [head for _, head in part],
-                [self._joined(user) for user, _ in part],
-            )
         store.stream_week = state.position.stream_week
         state.take_params()
-
-    def _joined(self, user: bytes) -> bytes:
-        days = self._days.pop(user, {})
-        return b"".join(days[day] for day in sorted(days))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -32,15 +34,16 @@ from stream.engine.kernel.layout import (
     Arrays,
 )
 from stream.engine.kernel.names import enter, find, number_users
-from stream.engine.learner import STATE_VERSION, Learner, check_version
+from stream.engine.learner import STATE_VERSION, Learner, check_version, day_key, head_key
 from stream.engine.params import ItemInForce
 
 __all__ = ["Store"]
 
-_FIRST_WORDS = 4096
+_FIRST_WORDS = 1 << 14
 _HEAP_GROWTH = 1.125
 """The heap grows by this factor: what is reserved beyond what is used stays small."""
 
+_RESERVE_WORDS = 1 << 12
 _WASTE = 0.2
 """Share of the heap in blocks left behind from which on it is compacted rather than grown."""
 
@@ -96,7 +99,7 @@ class Store:
             at=np.full(learners, -1, np.int64),
             changed=np.zeros(learners, np.uint8),
             queue=np.zeros(learners, np.int32),
-            names=np.zeros(_FIRST_WORDS, np.uint8),
+            names=np.zeros(4096, np.uint8),
             user_at=np.zeros(learners, np.int64),
             user_len=np.zeros(learners, np.int32),
             user_slots=np.full(2 * learners, -1, np.int32),
@@ -250,26 +253,51 @@ class Store:
             wider[name] = new
         self.arrays = self.arrays._replace(**wider)
 
-    def grow_heap(self) -> None:
-        """Give the heap more room: what blocks left behind, or if that is little, more memory."""
+    @property
+    def short_of_room(self) -> bool:
+        """Whether the heap should grow soon: a slice may take what is left."""
+        left = len(self.arrays.i8) - int(self.arrays.control[HEAP_END])
+        return left < _RESERVE_WORDS + len(self.arrays.i8) // 64
+
+    def grow_heap(self, *, aside: bool = False) -> None:
+        """Give the heap more room: what blocks left behind, or if that is little, more memory.
+
+        Parameters
+        ----------
+        aside
+            Make a new heap and leave the old one as it is, so that this may run in a thread while
+            learners are looked up. Without it memory is extended in place, which is cheaper.
+            Nothing may be folded meanwhile either way.
+        """
+        s = self.arrays
+        end = int(s.control[HEAP_END])
+        words = int(len(s.i8) * _HEAP_GROWTH) + _FIRST_WORDS
+        if s.control[FREE_WORDS] > _WASTE * end:
+            self.compact_heap()
+        elif aside:
+            heap = np.empty(words, np.int64)
+            heap[:end] = s.i8[:end]
+            self._take_heap(heap, s.at)
+        else:
+            heap, at = s.i8, s.at
+            del s
+            # Without views the memory can be extended in place.
+            self._take_heap(np.zeros(0, np.int64), at)
+            heap.resize(words, refcheck=False)
+            self._take_heap(heap, at)
+
+    def compact_heap(self) -> None:
+        """Leave out what blocks left behind: always into a new heap."""
         s = self.arrays
         in_use = int(s.control[HEAP_END] - s.control[FREE_WORDS])
-        if s.control[FREE_WORDS] > _WASTE * s.control[HEAP_END]:
-            heap = np.empty(int(in_use * _HEAP_GROWTH) + _FIRST_WORDS, np.int64)
-            compact(s, heap, heap.view(np.int32))
-            self._set_heap(heap)
-            return
-        heap = s.i8
-        words = int(len(heap) * _HEAP_GROWTH) + _FIRST_WORDS
-        del s
-        # Without views the memory can be extended in place.
-        self._set_heap(np.zeros(0, np.int64))
-        heap.resize(words, refcheck=False)
-        self._set_heap(heap)
+        heap = np.empty(int(in_use * _HEAP_GROWTH) + _FIRST_WORDS, np.int64)
+        at = s.at.copy()
+        compact(s, heap, heap.view(np.int32), at)
+        self._take_heap(heap, at)
 
-    def _set_heap(self, heap: I8) -> None:
+    def _take_heap(self, heap: I8, at: I8) -> None:
         views = heap.view(np.float64), heap.view(np.int32)
-        self.arrays = self.arrays._replace(i8=heap, f8=views[0], i4=views[1])
+        self.arrays = self.arrays._replace(i8=heap, f8=views[0], i4=views[1], at=at)
 
     # -- learners ----------------------------------------------------------------------------
 
@@ -300,46 +328,67 @@ class Store:
         end = transfer.export_days(self.arrays, number, out, head)
         return Learner.from_rows(user_id, out[:head].tobytes(), out[head:end].tobytes())
 
+    def read_abilities(self, user_id: str) -> Learner | None:
+        """Return a learner as :meth:`read` does, but without days and memory: what lookups tell.
+
+        Takes some microseconds, whatever the learner has behind it.
+        """
+        number = self.find_user(user_id)
+        if number < 0:
+            return None
+        out = np.empty(transfer.export_size(self.arrays, number), np.uint8)
+        end = transfer.export_head(self.arrays, number, STATE_VERSION, out, 0)
+        return Learner.unpack_head(user_id, out[:end].tobytes(), memory=False)
+
     def write(self, learner: Learner, changed_day: int) -> None:
-        """Put a decoded learner of which one day was changed in place of what was read."""
+        """Put a decoded learner in place of what was read; only one day of it was changed."""
         number = self.find_user(learner.user_id)
-        base = int(self.arrays.at[number])
-        published = int(self.arrays.i8[base + PUBLISHED_MS])
-        changed = transfer.changed_days(self.arrays, number)
-        head, days = learner.rows()
-        self.load([learner.user_id.encode("utf-8", "surrogatepass")], [head], [days])
-        base = int(self.arrays.at[number])
-        self.arrays.i8[base + PUBLISHED_MS] = published
-        for day in {*changed.tolist(), changed_day}:
-            transfer.change_day(self.arrays, number, day)
+        published = int(self.arrays.i8[int(self.arrays.at[number]) + PUBLISHED_MS])
+        user = learner.user_id.encode("utf-8", "surrogatepass")
+        self.put_rows(
+            [head_key(user), day_key(user, changed_day)],
+            [learner.pack_head(), learner.days[changed_day].pack()],
+        )
+        self.arrays.i8[int(self.arrays.at[number]) + PUBLISHED_MS] = published
+        transfer.change_day(self.arrays, number, changed_day)
         folding.mark(self.arrays, number)
 
-    def load(self, user_ids: list[bytes], heads: list[bytes], days: list[bytes]) -> None:
-        """Put learners in place from their rows; each learner's day rows joined, ascending.
+    def put_rows(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> list[int]:
+        """Put rows of ``engine-state`` in place, in order: the newest of a key wins.
+
+        Returns
+        -------
+        list of int
+            The places of the rows that are neither a learner's head nor a day.
 
         Raises
         ------
         StateVersionError
-            The rows were written by a version that this one cannot read.
+            A row was written by a version that this one cannot read.
         """
-        for user_id, head in zip(user_ids, heads, strict=True):
-            check_version(user_id.decode("utf-8", "replace"), head[0])
-        numbers = self.users(user_ids)
-        sizes = np.empty((len(user_ids), 2), np.int64)
-        sizes[:, 0] = [len(head) for head in heads]
-        sizes[:, 1] = [len(day) for day in days]
-        ends = sizes.cumsum().reshape(sizes.shape)
-        data = np.frombuffer(
-            b"".join(part for pair in zip(heads, days, strict=True) for part in pair), np.uint8
-        )
-        done = 0
-        while done < len(numbers):
-            done, problem = transfer.load_many(self.arrays, numbers, data, ends, done)
+        rows = [value or b"" for value in values]
+        n = len(keys)
+        key_ends = np.fromiter(accumulate(map(len, keys)), np.int64, n)
+        ends = np.fromiter(accumulate(map(len, rows)), np.int64, n)
+        key_data = np.frombuffer(b"".join(keys), np.uint8)
+        data = np.frombuffer(b"".join(rows), np.uint8)
+        other = np.zeros(n, np.uint8)
+        at = 0
+        while True:
+            at, problem, detail = transfer.put_rows(
+                self.arrays, at, key_data, key_ends, data, ends, STATE_VERSION, other
+            )
+            if problem == transfer.DONE:
+                return other.nonzero()[0].tolist()
             if problem == transfer.FULL_HEAP:
                 self.grow_heap()
-            elif problem >= 0:
-                size = int(data[problem]) | int(data[problem + 1]) << 8
-                name = data[problem + 2 : problem + 2 + size].tobytes()
+            elif problem == transfer.FULL_NAMES:
+                self.make_room(detail)
+            elif problem == transfer.OTHER_VERSION:
+                check_version(keys[at][1:].decode("utf-8", "replace"), rows[at][0])
+            else:
+                size = int(data[detail]) | int(data[detail + 1]) << 8
+                name = data[detail + 2 : detail + 2 + size].tobytes()
                 self.topic(name.decode("utf-8", "surrogatepass"))
 
 

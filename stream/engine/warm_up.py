@@ -1,4 +1,4 @@
-"""Compiles the engine's inner loops: ``python -m stream.engine.warm_up``.
+"""Compiles the inner loops of engine and calibrator: ``python -m stream.engine.warm_up``.
 
 The first time on a machine (or after a change of the code) this takes about a minute; the result is
 kept beside the source, or where NUMBA_CACHE_DIR says, and every later process loads it in a second.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from schemas.attempt import AttemptEvent
 from schemas.calibration import BatchAbility
 from schemas.codec import encode
+from stream import follow
 from stream.engine.flush import Flush, Indicators
 from stream.engine.params import ParamsStore
 from stream.engine.state import PartitionState
@@ -29,7 +30,7 @@ class _Record:
 
 
 def warm_up() -> None:
-    """Fold, correct, rebase, flush and read one learner, so that all of it is compiled."""
+    """Fold, correct, rebase, flush, move and read one learner, so that all is compiled."""
     state = PartitionState(0, 7, ParamsStore())
     day_ms = 86_400_000
     attempts = [
@@ -47,9 +48,12 @@ def warm_up() -> None:
         flush = Flush(state, Indicators(), week, 0, published_watermark=0)
         for _ in flush.build():
             pass
+    state.store.compact_heap()
+    state.store.read("u")
+    follow.warm_up()
 
 
 if __name__ == "__main__":
     started = time.monotonic()
     warm_up()
-    print(f"the engine's inner loops are compiled ({time.monotonic() - started:.0f} s)")
+    print(f"the inner loops are compiled ({time.monotonic() - started:.0f} s)")

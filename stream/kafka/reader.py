@@ -13,9 +13,17 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from itertools import groupby
 from typing import Protocol, TypeAlias, TypeVar, cast
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from stream.errors import BrokerUnavailableError, TopicMismatchError
 from stream.kafka.clients import new_consumer
@@ -329,20 +337,36 @@ def _next_batches(consumer: Consumer, reached: Ends) -> dict[str, list[Record]]:
     first = consumer.poll(_POLL_S)
     if first is None:
         return batches
-    for message in (first, *consumer.consume(_BATCH - 1, 0)):
-        error = message.error()
-        record = cast("Record", message)
-        if error is None:
-            batches.setdefault(record.topic(), []).append(record)
-            reached[record.topic(), record.partition()] = record.offset() + 1
-        elif error.code() == KafkaError._PARTITION_EOF:
-            reached[record.topic(), record.partition()] = record.offset()
-        elif error.fatal() or error.code() in _PERMANENT:
-            raise KafkaException(error)
-        else:
-            # The client reconnects by itself; this tells that it has to.
-            logger.warning("reading goes on after: %s", error)
+    # A start reads millions: as few calls for each record as can be.
+    messages = [first, *consumer.consume(_BATCH - 1, 0)]
+    good = [message for message in messages if message.error() is None]
+    for topic, run in groupby(cast("list[Record]", good), _topic_of):
+        records = list(run)
+        batches.setdefault(topic, []).extend(records)
+        for partition, last in {record.partition(): record for record in records}.items():
+            reached[topic, partition] = last.offset() + 1
+    if len(good) < len(messages):
+        for message in messages:
+            _note(message, reached)
     return batches
+
+
+_topic_of = cast("Callable[[Record], str]", Message.topic)
+
+
+def _note(message: Message, reached: Ends) -> None:
+    """Take note of an event that is no record: a partition's end, or an error."""
+    error = message.error()
+    if error is None:
+        return
+    if error.code() == KafkaError._PARTITION_EOF:
+        event = cast("Record", message)
+        reached[event.topic(), event.partition()] = event.offset()
+    elif error.fatal() or error.code() in _PERMANENT:
+        raise KafkaException(error)
+    else:
+        # The client reconnects by itself; this tells that it has to.
+        logger.warning("reading goes on after: %s", error)
 
 
 _PERMANENT = {

@@ -151,7 +151,7 @@ def test_every_row_and_every_message_is_that_of_the_plain_form(seed: int) -> Non
     ours, plain = PartitionState(3, 7, params), PlainState(3, 7, params)
     at = 0
     ours_watermark = plain_watermark = 0
-    rows: dict[bytes, bytes | None] = {}
+    log: list[tuple[bytes, bytes | None]] = []
     while at < len(records):
         size = rng.choice([1, 5, 60, 200])
         part = records[at : at + size]
@@ -191,16 +191,25 @@ def test_every_row_and_every_message_is_that_of_the_plain_form(seed: int) -> Non
         for one, other in zip(got, wanted, strict=True):
             _assert_same(_readable(one), _readable(other), f"{one.topic} {one.key!r}")
         assert flush.outcomes == expected.outcomes
-        for message in got:
-            if message.topic == "engine-state" and message.key is not None:
-                rows[message.key] = message.value
+        log.extend(
+            (message.key, message.value)
+            for message in got
+            if message.topic == "engine-state" and message.key is not None
+        )
         if rng.random() < 0.1:
-            # A new owner, from the rows alone.
-            loader = StateLoader()
-            for key, value in rows.items():
-                loader.add(key, value)
+            # A new owner, from the rows alone, some of the older ones compacted away.
+            newest = {key: place for place, (key, _) in enumerate(log)}
+            log = [
+                row
+                for place, row in enumerate(log)
+                if newest[row[0]] == place or rng.random() < 0.5
+            ]
             ours = PartitionState(3, 7, params)
-            loader.fill(ours)
+            loader, loaded = StateLoader(ours), 0
+            while taken := log[loaded : loaded + 100]:
+                loader.add(*zip(*taken, strict=True))
+                loaded += len(taken)
+            loader.finish()
             assert asdict(ours.position) == asdict(plain.position)
     assert len(ours) == len(plain)
     assert {"accepted", "duplicate", "too_late", "void", "regrade"} <= set(plain.position.counts)

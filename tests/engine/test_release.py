@@ -39,6 +39,7 @@ def engine_with(partition: Partition) -> Engine:
     engine.indicators = Indicators()
     engine.partitions = {0: partition}
     engine._stream_week = 0
+    engine._turn = asyncio.Lock()
     engine.params = ParamsStore()
     engine.app = SimpleNamespace(crashed=False, failure=None)  # type: ignore[assignment]
     return engine
@@ -67,11 +68,6 @@ async def test_a_partition_let_go_while_a_flush_is_encoded_writes_every_row(
     # A call of the compiled code writes one learner.
     monkeypatch.setattr("stream.engine.flush._SLICE_MESSAGES", 9)
 
-    async def slowly(steps: Any) -> None:
-        for _ in steps:
-            await asyncio.sleep(0)
-
-    monkeypatch.setattr("stream.engine.engine._in_slices", slowly)
     partition.task = asyncio.create_task(engine._flush_regularly(partition))
     partition.wake.set()
     for _ in range(10):

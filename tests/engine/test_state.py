@@ -7,7 +7,7 @@ from schemas.codec import decode, encode
 from schemas.outputs import ThetaUpdate
 from stream.domain import ability
 from stream.domain.window import DAY_MS
-from stream.engine.learner import Learner
+from stream.engine.learner import Learner, day_key, head_key
 from stream.engine.params import ParamsStore
 from stream.engine.state import PartitionState
 from tests.engine.events import (
@@ -176,7 +176,11 @@ def test_folding_goes_on_the_same_after_a_learner_was_packed() -> None:
     straight, packed = folded(events), new_state()
     for record in records(events):
         packed.fold([record])
-        packed.store.load([b"u1"], *([row] for row in learner_of(packed).rows()))
+        learner = learner_of(packed)
+        packed.store.put_rows(
+            [head_key(b"u1"), *(day_key(b"u1", day) for day in learner.days)],
+            [learner.pack_head(), *(day.pack() for day in learner.days.values())],
+        )
     assert learner_of(packed).rows() == learner_of(straight).rows()
 
 

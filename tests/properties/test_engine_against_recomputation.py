@@ -62,11 +62,10 @@ class Pipeline:
         for message in unpacked(flushed(state, self.week, use_theta=False).messages):
             self._take(number, message.topic, message.key, message.value)
         if self.reload:
-            loader = StateLoader()
-            for key, value in self.rows[number].items():
-                loader.add(key, value)
             self.states[number] = PartitionState(number, 7, ParamsStore())
-            loader.fill(self.states[number])
+            loader = StateLoader(self.states[number])
+            loader.add(list(self.rows[number]), list(self.rows[number].values()))
+            loader.finish()
 
     def finish(self) -> None:
         for _ in range(2):  # the second time every partition knows the stream's latest week

@@ -6,16 +6,13 @@ Python form of the same rules.
 
 from __future__ import annotations
 
-from math import exp, log1p
-
 import numpy as np
-from numba.extending import register_jitable
 
-from stream.domain import ability
+from stream.compiling import compiled
+from stream.domain.ability import fold_drifted, match, topic_ability
 from stream.domain.memory import DEFAULT_CAPACITY, MAX_COUNT
-from stream.domain.practice import FORM_SHARE
-from stream.engine.kernel.compiling import compiled
-from stream.engine.kernel.heap import move, reserve, take
+from stream.domain.practice import NEVER_MET, features, next_form, plug_in
+from stream.engine.kernel.heap import begin, move, reserve
 from stream.engine.kernel.layout import (
     ATTEMPTS,
     CORRECT_N,
@@ -30,7 +27,6 @@ from stream.engine.kernel.layout import (
     FIRST_DAY,
     FOLDED,
     FORM,
-    HEAD_CAPACITY,
     HEAD_WORDS,
     I4,
     I8,
@@ -73,12 +69,7 @@ record is no event."""
 NO_TOPIC = 0xFFFF
 CORRECT_FLAG = 1
 _LAST_CORRECT = 0x8000_0000
-
-# The filter's own functions, compiled as they stand.
-_match = register_jitable(ability.match)
-_regress = register_jitable(ability.regress)
-for _inner in ("_weigh",):
-    register_jitable(getattr(ability, _inner))
+_STRIDE = np.uint64(16)
 
 
 @compiled
@@ -88,22 +79,6 @@ def mark(s: Arrays, learner: int) -> None:
         s.changed[learner] = 1
         s.queue[s.control[N_CHANGED]] = learner
         s.control[N_CHANGED] += 1
-
-
-@compiled
-def begin(s: Arrays, learner: int) -> bool:
-    """Make the head of a learner never seen; False when the heap is full."""
-    block, size = take(s, HEAD_WORDS + TOPIC_WORDS + DAY_WORDS + SNAPSHOT_WORDS)
-    if block < 0:
-        return False
-    for k in range(HEAD_WORDS):
-        s.i8[block + k] = 0
-    s.i4[2 * block + HEAD_CAPACITY] = size
-    s.i4[2 * block + FIRST_DAY] = 0xFFFF
-    s.f8[block + G] = s.filter[0]
-    s.f8[block + VG] = s.filter[1]
-    s.at[learner] = block
-    return True
 
 
 @compiled
@@ -122,19 +97,19 @@ def known(s: Arrays, base: int, attempt: int) -> bool:
         day += DAY_WORDS
     rows = i8[base + ROWS_AT]
     # In strides without an early exit, which the compiler turns into vector instructions.
-    k = rows + start
-    end = rows + n
-    while k + 16 <= end:
+    k = np.uint64(rows + start)
+    end = np.uint64(rows + n)
+    while k + _STRIDE <= end:
         hits = 0
-        for j in range(16):
+        for j in range(_STRIDE):
             hits += i8[k + j] == attempt
         if hits:
             return True
-        k += 16
+        k += _STRIDE
     while k < end:
         if i8[k] == attempt:
             return True
-        k += 1
+        k += np.uint64(1)
     return False
 
 
@@ -142,50 +117,35 @@ def known(s: Arrays, base: int, attempt: int) -> bool:
 def recall(s: Arrays, base: int, item: int) -> int:
     """Return the remembered entry of an item (its number), or -1."""
     i4 = s.i4
-    half = 2 * s.i8[base + MEMORY_AT]
+    place = np.uint64(2 * s.i8[base + MEMORY_AT])
     for k in range(i4[2 * base + N_MEMORY]):
-        if i4[half + 2 * MEMORY_WORDS * k] == item:
+        if i4[place] == item:
             return k
+        place += np.uint64(2 * MEMORY_WORDS)
     return -1
 
 
 @compiled
 def advantage(s: Arrays, base: int, topic: int, entry: int, start_ms: int) -> float:
     """As :func:`stream.domain.practice.advantage`; ``topic`` (word) and ``entry`` may be -1."""
-    w = s.weights
-    i8, i4, f8 = s.i8, s.i4, s.f8
-    start_s = start_ms / 1000
-    folded = i4[2 * base + FOLDED]
-    total = w[0] + w[6] * f8[base + FORM] + w[17] * (1.0 + folded) ** -0.5
+    i8, i4 = s.i8, s.i4
+    right = wrong = 0
+    topic_s = 0.0
     if topic >= 0:
         right = i4[2 * topic + T_CORRECT]
         wrong = i4[2 * topic + T_ATTEMPTS] - right
-        if right or wrong:
-            total += w[1] + w[2] * log1p(right) + w[3] * log1p(wrong)
-            topic_s = i8[topic + 3] / 1000
-            if topic_s != 0.0 and start_s != 0.0:
-                minutes = max(0.0, (start_s - topic_s) / 60.0)
-                total += w[4] * log1p(minutes) + w[5] * exp(-minutes / 1440.0)
+        topic_s = i8[topic + 3] / 1000
+    trace = NEVER_MET
     if entry >= 0:
         half = 2 * (i8[base + MEMORY_AT] + MEMORY_WORDS * entry)
-        number = i4[half + 1]
-        was_right = number < 0
-        before = number & 0x7FFF_FFFF
+        number, counts = i4[half + 1], i4[half + 3]
         time_s = i4[half + 2] & 0xFFFF_FFFF
-        n_right = i4[half + 3] & 0xFF
-        n_wrong = (i4[half + 3] >> 8) & 0xFF
-        total += w[7] + w[8] * log1p(n_right) + w[9] * log1p(n_wrong)
-        near = max(1, folded - before) ** -0.5
-        total += near * w[11]
-        if was_right:
-            total += w[10] + near * w[12]
-        else:
-            total -= w[10] + near * w[12]
-        if time_s and start_s != 0.0:
-            minutes = max(0.0, (start_s - time_s) / 60.0)
-            age = w[13] + w[14] if was_right else w[13] - w[14]
-            total += age * log1p(minutes)
-            total += w[15] * exp(-minutes / 3.0) + w[16] * exp(-minutes / 1440.0)
+        trace = (number & 0x7FFF_FFFF, time_s, counts & 0xFF, (counts >> 8) & 0xFF, number < 0)
+    folded = i4[2 * base + FOLDED]
+    row = features(right, wrong, topic_s, s.f8[base + FORM], trace, folded, start_ms / 1000)
+    total = 0.0
+    for k in range(len(row)):
+        total += s.weights[k] * row[k]
     return total
 
 
@@ -386,23 +346,18 @@ def fold_attempt(
     if s.control[WEIGHTED]:
         start_ms = completed_ms - response if response > 0 else completed_ms
         gain = advantage(s, base, word, entry, start_ms)
-    vg_now = vg + s.filter[3] / (1.0 + folded / s.filter[4])
+    drift = s.filter[3] / (1.0 + folded / s.filter[4])
     if topic < 0:
         theta = g
-        g, vg = _match(g, vg_now, a, b - gain / a, c, correct != 0, b_variance)
+        g, vg = match(g, vg + drift, a, b - gain / a, c, correct != 0, b_variance)
     else:
         d0, slope, rest = f8[word], f8[word + 1], f8[word + 2]
-        theta = g * (1.0 + slope) + d0
+        theta, _ = topic_ability(g, vg, d0, slope, rest)
         topic_folded = i4[2 * word + T_FOLDED]
-        cov = slope * vg
-        vd = slope * cov + rest + s.filter[5] / (1.0 + topic_folded / s.filter[6])
-        d = d0 + slope * g
-        g_load, d_load = vg_now + cov, vd + cov
-        v = g_load + d_load
-        m = g + d
-        m_new, v_new = _match(m, v, a, b - gain / a, c, correct != 0, b_variance)
-        g, vg, d0, slope, rest = _regress(
-            g, vg_now, d, vd, cov, g_load / v, d_load / v, m_new - m, v_new - v
+        topic_drift = s.filter[5] / (1.0 + topic_folded / s.filter[6])
+        g, vg, d0, slope, rest = fold_drifted(
+            *(g, vg, d0, slope, rest, a, b - gain / a, c, correct != 0, b_variance),
+            *(drift, topic_drift),
         )
         f8[word], f8[word + 1], f8[word + 2] = d0, slope, rest
         s.topic_counts[topic, 0] += 1
@@ -413,17 +368,9 @@ def fold_attempt(
         i4[2 * word + T_ATTEMPTS] += 1
         i4[2 * word + T_CORRECT] += correct
         i8[word + 3] = max(i8[word + 3], completed_ms)
-        load = 1.0 + slope
-        snapshot_topic(
-            s,
-            base,
-            day,
-            snapshots_before,
-            index,
-            d0 + load * g - f8[base + SHIFT],
-            load * load * vg + rest,
-            in_order,
-        )
+        after, variance = topic_ability(g, vg, d0, slope, rest)
+        after -= f8[base + SHIFT]
+        snapshot_topic(s, base, day, snapshots_before, index, after, variance, in_order)
     f8[base + G], f8[base + VG] = g, vg
     if in_order:
         # A late attempt leaves earlier snapshots as they were seen.
@@ -442,9 +389,8 @@ def fold_attempt(
     i4[2 * day + D_ATTEMPTS] += 1
     i4[2 * day + D_CORRECT] += correct
     i4[2 * day + D_CHANGED] = 1
-    x = a * (theta - b) + gain
-    expected = c + (1.0 - c) / (1.0 + exp(-x if x > -500.0 else 500.0))
-    f8[base + FORM] += FORM_SHARE * (correct - expected - f8[base + FORM])
+    expected = plug_in(theta, a, b, c, gain)
+    f8[base + FORM] = next_form(f8[base + FORM], expected, correct != 0)
     remember(s, base, entry, hash_, completed_ms // 1000, correct)
     i4[half + FOLDED] = folded + 1
     i4[half + ATTEMPTS] += 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from stream.engine.kernel.compiling import compiled
+import numpy as np
+
+from stream.compiling import compiled
 from stream.engine.kernel.layout import (
     DAY_WORDS,
+    FIRST_DAY,
     FREE_WORDS,
     HEAD_CAPACITY,
     HEAD_WORDS,
@@ -25,10 +28,12 @@ from stream.engine.kernel.layout import (
     ROWS_CAPACITY,
     SNAPSHOT_WORDS,
     TOPIC_WORDS,
+    VG,
     Arrays,
+    G,
 )
 
-__all__ = ["CLASSES", "compact", "grow", "move", "release", "reserve", "take"]
+__all__ = ["CLASSES", "begin", "compact", "grow", "move", "release", "reserve", "used_head"]
 
 CLASSES = 8 + 8 * 40
 """Size classes: every second word up to 16 words, then eight an octave."""
@@ -77,12 +82,16 @@ def release(s: Arrays, block: int, words: int) -> None:
 def move(s: Arrays, source: int, target: int, words: int) -> None:
     """Copy words; the two places may overlap."""
     i8 = s.i8
+    # Unsigned places: of a signed one, compiled code asks whether it counts from the end.
+    origin, place, n = np.uint64(source), np.uint64(target), np.uint64(words)
+    if words <= 0:
+        return
     if target <= source:
-        for k in range(words):
-            i8[target + k] = i8[source + k]
+        for k in range(n):
+            i8[place + k] = i8[origin + k]
     else:
-        for k in range(words - 1, -1, -1):
-            i8[target + k] = i8[source + k]
+        for k in range(np.uint64(1), n + np.uint64(1)):
+            i8[place + n - k] = i8[origin + n - k]
 
 
 @compiled
@@ -146,6 +155,22 @@ def grow(s: Arrays, learner: int, head_words: int, rows: int, items: int) -> boo
 
 
 @compiled
+def begin(s: Arrays, learner: int) -> bool:
+    """Make the head of a learner never seen; False when the heap is full."""
+    block, size = take(s, HEAD_WORDS + TOPIC_WORDS + DAY_WORDS + SNAPSHOT_WORDS)
+    if block < 0:
+        return False
+    for k in range(HEAD_WORDS):
+        s.i8[block + k] = 0
+    s.i4[2 * block + HEAD_CAPACITY] = size
+    s.i4[2 * block + FIRST_DAY] = 0xFFFF
+    s.f8[block + G] = s.filter[0]
+    s.f8[block + VG] = s.filter[1]
+    s.at[learner] = block
+    return True
+
+
+@compiled
 def reserve(s: Arrays, learner: int, remembered: int) -> bool:
     """Make room for one more topic, day, snapshot, row and remembered item (up to a limit)."""
     base = s.at[learner]
@@ -156,11 +181,18 @@ def reserve(s: Arrays, learner: int, remembered: int) -> bool:
 
 
 @compiled
-def compact(s: Arrays, i8: I8, i4: I4) -> None:
-    """Move all learners, one behind the other, into another heap, which is large enough.
+def compact(s: Arrays, i8: I8, i4: I4, at: I8) -> None:
+    """Copy all learners, one behind the other, into another heap, which is large enough.
 
     Learners that grow leave blocks behind that only a smaller learner could use; where all have
     grown, nobody does.
+
+    Parameters
+    ----------
+    i8, i4
+        The other heap.
+    at
+        Out: the learners' places in it.
     """
     end = 0
     for learner in range(s.control[N_USERS]):
@@ -172,7 +204,7 @@ def compact(s: Arrays, i8: I8, i4: I4) -> None:
         for k in range(head):
             i8[end + k] = s.i8[base + k]
         half = 2 * end
-        s.at[learner] = end
+        at[learner] = end
         i4[half + HEAD_CAPACITY] = size
         place = end
         end += size

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from stream.engine.kernel.compiling import compiled
+import numpy as np
+
+from stream.compiling import compiled
 from stream.engine.kernel.layout import I4, I8, N_USERS, NAMES_END, U1, Arrays
 
 __all__ = ["enter", "find", "number_user", "number_users"]
+
+_FNV_BASIS, _FNV_PRIME = np.uint64(0x811C9DC5), np.uint64(0x01000193)
+_WORD, _FIFTEEN, _ONE = np.uint64(0xFFFF_FFFF), np.uint64(15), np.uint64(1)
 
 
 @compiled
@@ -21,23 +26,24 @@ def slot_of(slots: I4, at: I8, sizes: I4, names: U1, data: U1, start: int, size:
     data, start, size
         The id looked for.
     """
-    mask = slots.shape[0] - 1
-    hashed = 0x811C9DC5
-    for k in range(start, start + size):
-        hashed = ((hashed ^ data[k]) * 0x01000193) & 0xFFFF_FFFF
-    slot = (hashed ^ (hashed >> 15)) & mask
+    mask = np.uint64(slots.shape[0] - 1)
+    origin, length = np.uint64(start), np.uint64(size)
+    hashed = _FNV_BASIS
+    for k in range(length):
+        hashed = ((hashed ^ np.uint64(data[origin + k])) * _FNV_PRIME) & _WORD
+    slot = (hashed ^ (hashed >> _FIFTEEN)) & mask
     while True:
         number = slots[slot]
         if number < 0:
-            return slot
+            return int(np.int64(slot))
         if sizes[number] == size:
-            place = at[number]
-            k = 0
-            while k < size and names[place + k] == data[start + k]:
-                k += 1
-            if k == size:
-                return slot
-        slot = (slot + 1) & mask
+            place = np.uint64(at[number])
+            same = np.uint64(0)
+            while same < length and names[place + same] == data[origin + same]:
+                same += _ONE
+            if same == length:
+                return int(np.int64(slot))
+        slot = (slot + _ONE) & mask
 
 
 @compiled

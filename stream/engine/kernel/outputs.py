@@ -10,7 +10,7 @@ from math import erfc, sqrt
 
 import numpy as np
 
-from stream.engine.kernel.compiling import compiled
+from stream.compiling import compiled
 from stream.engine.kernel.layout import (
     ATTEMPTS,
     CORRECT_N,
@@ -45,7 +45,8 @@ from stream.engine.kernel.layout import (
     Arrays,
     G,
 )
-from stream.engine.kernel.transfer import drop_days, export_day, export_head, export_size
+from stream.engine.kernel.sorting import sort
+from stream.engine.kernel.transfer import export_day, export_head, export_size, forget_day
 from stream.engine.kernel.writing import (
     put_bytes,
     put_float,
@@ -121,16 +122,7 @@ def median(values: I8, n: int) -> float:
     """Sort the first n values and return their median, nan without any."""
     if n == 0:
         return _NAN
-    if n <= 32:
-        for k in range(1, n):
-            one = values[k]
-            j = k - 1
-            while j >= 0 and values[j] > one:
-                values[j + 1] = values[j]
-                j -= 1
-            values[j + 1] = one
-    else:
-        values[:n].sort()
+    sort(values, n)
     middle = n // 2
     if n % 2:
         return float(values[middle])
@@ -348,7 +340,7 @@ def sessions_of(s: Arrays, table: int, first: int, n_rows: int, scratch: I8) -> 
         in_order = in_order and (n == 0 or scratch[n - 1] <= scratch[n])
         n += 1
     if not in_order:
-        scratch[:n].sort()
+        sort(scratch, n)
     sessions = 1
     for k in range(1, n):
         sessions += scratch[k] - scratch[k - 1] > _SESSION_GAP_MS
@@ -709,8 +701,10 @@ def write_learner(
                 i4[2 * day + D_CHANGED] = 0
         rows += i4[2 * day + D_ROWS]
         snapshots += i4[2 * day + D_SNAPSHOTS]
-    if expired:
-        drop_days(s, learner, expired)
+    for _ in range(expired):
+        forget_day(
+            s, learner, i4[2 * (base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]) + D_DAY]
+        )
     key = at
     out[key] = 76  # L
     value = put_user(s, learner, out, key + 1)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from schemas.attempt import MAX_RECORD_BYTES, SCHEMA_VERSION
-from stream.engine.kernel.blake2b import MOST_BYTES, blake2b_64
-from stream.engine.kernel.compiling import compiled
+from stream.compiling import compiled
+from stream.engine.kernel.blake2b import MOST_BYTES, U8, blake2b_64
 from stream.engine.kernel.layout import I4, I8, U1, Arrays
 from stream.engine.kernel.names import find, number_user
 from stream.records import TOO_EARLY_MS
@@ -44,6 +44,7 @@ _MOST_TEXT = MOST_BYTES
 _MOST_RESPONSE = 86_400_000
 _LATEST_MS = 253_402_300_799_999
 _BAD = -1
+_ONE = np.uint64(1)
 _DAY_MS = TOO_EARLY_MS
 
 
@@ -51,7 +52,7 @@ _DAY_MS = TOO_EARLY_MS
 def skip_space(data: U1, at: int, end: int) -> int:
     """Return the first place that is not JSON's white space."""
     while at < end:
-        one = data[at]
+        one = data[np.uint64(at)]
         if one != 32 and one != 10 and one != 13 and one != 9:
             return at
         at += 1
@@ -62,7 +63,7 @@ def skip_space(data: U1, at: int, end: int) -> int:
 def text_end(data: U1, at: int, end: int) -> int:
     """Return the closing quote of a text that begins at ``at``; _BAD unless ASCII, unescaped."""
     while at < end:
-        one = data[at]
+        one = data[np.uint64(at)]
         if one == 34:
             return at
         if one < 32 or one > 126 or one == 92:
@@ -76,25 +77,26 @@ def literal(data: U1, at: int, end: int, word: U1) -> bool:
     """Tell whether a word stands at a place."""
     if at + word.shape[0] > end:
         return False
-    k = 0
-    while k < word.shape[0] and data[at + k] == word[k]:
-        k += 1
-    return k == word.shape[0]
+    place, size = np.uint64(at), np.uint64(word.shape[0])
+    k = np.uint64(0)
+    while k < size and data[place + k] == word[k]:
+        k += _ONE
+    return k == size
 
 
 @compiled
 def field_of(data: U1, at: int, size: int, guess: int) -> int:
     """Return the field with a name, _BAD if none; the guess is tried first."""
-    for k in range(N_FIELDS):
-        field = (guess + k) % N_FIELDS
-        if _SIZES[field] != size:
-            continue
-        start = _STARTS[field]
-        j = 0
-        while j < size and _NAMES[start + j] == data[at + j]:
-            j += 1
-        if j == size:
-            return field
+    field = guess % N_FIELDS
+    for _ in range(N_FIELDS):
+        if _SIZES[field] == size:
+            start, place, length = np.uint64(_STARTS[field]), np.uint64(at), np.uint64(size)
+            k = np.uint64(0)
+            while k < length and _NAMES[start + k] == data[place + k]:
+                k += _ONE
+            if k == length:
+                return field
+        field = field + 1 if field + 1 < N_FIELDS else 0
     return _BAD
 
 
@@ -167,8 +169,8 @@ def scan_object(data: U1, at: int, end: int, values: I8) -> bool:
         elif 48 <= one <= 57:
             number = 0
             first = at
-            while at < end and 48 <= data[at] <= 57:
-                number = 10 * number + int(np.int64(data[at])) - 48
+            while at < end and 48 <= data[np.uint64(at)] <= 57:
+                number = 10 * number + int(np.int64(data[np.uint64(at)])) - 48
                 at += 1
                 if at - first > 15:
                     return False
@@ -202,6 +204,16 @@ def scan_object(data: U1, at: int, end: int, values: I8) -> bool:
 
 
 @compiled
+def alike(one: U1, start: int, other: U1, first: int, size: int) -> bool:
+    """Tell whether two texts of one size are the same."""
+    place, origin = np.uint64(start), np.uint64(first)
+    same = True
+    for k in range(np.uint64(size)):
+        same &= one[place + k] == other[origin + k]
+    return same
+
+
+@compiled
 def scan(
     s: Arrays,
     start: int,
@@ -211,6 +223,7 @@ def scan(
     key_ends: I8,
     timestamps: I8,
     values: I8,
+    block: U8,
     learner: I4,
     attempt: I8,
     item: I4,
@@ -232,6 +245,8 @@ def scan(
         The records' own times, epoch ms (n,).
     values
         Working space (fields, 2).
+    block
+        Working space of the hash.
     learner, attempt, item, topic, completed_ms, response, flags
         Out: as :func:`stream.engine.kernel.fold.fold` takes them.
     unread
@@ -254,10 +269,7 @@ def scan(
         key = key_ends[k - 1] if k else 0
         if key_ends[k] - key != size:
             continue
-        same = True
-        for j in range(size):
-            same = same and keys[key + j] == data[user + j]
-        if not same or values[COMPLETED, 0] > timestamps[k] + _DAY_MS:
+        if not alike(keys, key, data, user, size) or values[COMPLETED, 0] > timestamps[k] + _DAY_MS:
             continue
         who = number_user(s, data, user, size)
         if who < 0:
@@ -275,7 +287,7 @@ def scan(
         learner[k] = who
         item[k] = what
         topic[k] = where
-        attempt[k] = blake2b_64(data, values[ATTEMPT, 0], values[ATTEMPT, 1])
+        attempt[k] = blake2b_64(data, values[ATTEMPT, 0], values[ATTEMPT, 1], block)
         completed_ms[k] = values[COMPLETED, 0]
         response[k] = values[RESPONSE, 0] if values[RESPONSE, 1] == 0 else -1
         flags[k] = values[CORRECT, 0] | values[HINT, 0] << 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream.engine.kernel.compiling import compiled
-from stream.engine.kernel.heap import grow, move, take
+from stream.compiling import compiled
+from stream.engine.kernel.heap import begin, grow, move, release, used_head
 from stream.engine.kernel.layout import (
     ATTEMPTS,
     CORRECT_N,
@@ -21,11 +21,10 @@ from stream.engine.kernel.layout import (
     FORM,
     HEAD_CAPACITY,
     HEAD_WORDS,
-    HEAP_END,
-    I4,
     I8,
     LATEST_MS,
     MEMORY_AT,
+    MEMORY_CAPACITY,
     MEMORY_WORDS,
     N_DAYS,
     N_MEMORY,
@@ -49,12 +48,25 @@ from stream.engine.kernel.layout import (
     Arrays,
     G,
 )
-from stream.engine.kernel.names import find
+from stream.engine.kernel.names import find, number_user
 from stream.engine.kernel.writing import put_bytes, put_little, read_little
 
-__all__ = ["DONE", "FULL_HEAP", "export_day", "export_head", "export_size", "load"]
+__all__ = [
+    "DONE",
+    "FULL_HEAP",
+    "FULL_NAMES",
+    "NEW_TOPIC",
+    "OTHER_VERSION",
+    "change_day",
+    "export_day",
+    "export_days",
+    "export_head",
+    "export_size",
+    "forget_day",
+    "put_rows",
+]
 
-DONE, FULL_HEAP = -1, -2
+DONE, FULL_HEAP, FULL_NAMES, OTHER_VERSION, NEW_TOPIC = -1, -2, -3, -4, -5
 
 HEAD_BYTES = 59
 TOPIC_BYTES = 46
@@ -182,13 +194,8 @@ def topic_of(s: Arrays, data: U1, at: int, size: int) -> int:
 
 
 @compiled
-def load(s: Arrays, learner: int, data: U1, head: int, days: int, end: int) -> int:
-    """Put a learner in place of what there is of it.
-
-    Parameters
-    ----------
-    data
-        Holds the head row from ``head`` and the days' rows, ascending, from ``days`` to ``end``.
+def put_head(s: Arrays, learner: int, data: U1, at: int) -> int:
+    """Put a head row in place of the learner's; its days stay.
 
     Returns
     -------
@@ -196,53 +203,41 @@ def load(s: Arrays, learner: int, data: U1, head: int, days: int, end: int) -> i
         DONE, FULL_HEAP, or where in ``data`` the length of the name of an unknown topic stands.
         Unless DONE, nothing has changed.
     """
-    i8, i4 = s.i8, s.i4
-    n_topics = read_little(data, head + 55, 2)
-    n_memory = read_little(data, head + 57, 2)
-    at = head + HEAD_BYTES
+    n_topics = read_little(data, at + 55, 2)
+    n_memory = read_little(data, at + 57, 2)
+    names = at + HEAD_BYTES
     for _ in range(n_topics):
-        size = read_little(data, at + TOPIC_BYTES - 2, 2)
-        if topic_of(s, data, at + TOPIC_BYTES, size) < 0:
-            return at + TOPIC_BYTES - 2
-        at += TOPIC_BYTES + size
-    n_days = n_rows = n_snapshots = 0
-    at = days
-    while at < end:
-        rows, snapshots = read_little(data, at + 2, 4), read_little(data, at + 6, 2)
-        n_days += 1
-        n_rows += rows
-        n_snapshots += snapshots
-        at += DAY_BYTES + SNAPSHOT_BYTES * snapshots + (HASH_BYTES + ROW_BYTES) * rows
-    words = HEAD_WORDS + TOPIC_WORDS * n_topics + DAY_WORDS * n_days + SNAPSHOT_WORDS * n_snapshots
-    most = (words + (1 + ROW_WORDS) * n_rows + MEMORY_WORDS * n_memory) * 9 // 8 + 8
-    if s.control[HEAP_END] + most > i8.shape[0]:
+        size = read_little(data, names + TOPIC_BYTES - 2, 2)
+        if topic_of(s, data, names + TOPIC_BYTES, size) < 0:
+            return names + TOPIC_BYTES - 2
+        names += TOPIC_BYTES + size
+    if s.at[learner] < 0 and not begin(s, learner):
         return FULL_HEAP
-    if s.at[learner] < 0:
-        base, size = take(s, words)
-        for k in range(HEAD_WORDS):
-            i8[base + k] = 0
-        i4[2 * base + HEAD_CAPACITY] = size
-        s.at[learner] = base
-    grow(s, learner, words, n_rows, n_memory)
+    base = s.at[learner]
+    before = s.i4[2 * base + N_TOPICS]
+    words = used_head(s, base) + TOPIC_WORDS * (n_topics - before)
+    if not grow(s, learner, words, s.i4[2 * base + N_ROWS], n_memory):
+        return FULL_HEAP
+    i8, i4 = s.i8, s.i4
     base = s.at[learner]
     half = 2 * base
-    i8[base + LATEST_MS] = read_little(data, head + 1, 8)
+    topics = base + HEAD_WORDS
+    behind = DAY_WORDS * i4[half + N_DAYS] + SNAPSHOT_WORDS * i4[half + N_SNAPSHOTS]
+    move(s, topics + TOPIC_WORDS * before, topics + TOPIC_WORDS * n_topics, behind)
+    i8[base + LATEST_MS] = read_little(data, at + 1, 8)
     i8[base + PUBLISHED_MS] = i8[base + LATEST_MS]
-    i4[half + FIRST_DAY] = read_little(data, head + 9, 2)
-    i4[half + ATTEMPTS] = read_little(data, head + 11, 4)
-    i4[half + CORRECT_N] = read_little(data, head + 15, 4)
-    i4[half + FOLDED] = read_little(data, head + 19, 4)
-    i8[base + G] = read_little(data, head + 23, 8)
-    i8[base + VG] = read_little(data, head + 31, 8)
-    i8[base + SHIFT] = read_little(data, head + 39, 8)
-    i8[base + FORM] = read_little(data, head + 47, 8)
+    i4[half + FIRST_DAY] = read_little(data, at + 9, 2)
+    i4[half + ATTEMPTS] = read_little(data, at + 11, 4)
+    i4[half + CORRECT_N] = read_little(data, at + 15, 4)
+    i4[half + FOLDED] = read_little(data, at + 19, 4)
+    i8[base + G] = read_little(data, at + 23, 8)
+    i8[base + VG] = read_little(data, at + 31, 8)
+    i8[base + SHIFT] = read_little(data, at + 39, 8)
+    i8[base + FORM] = read_little(data, at + 47, 8)
     i4[half + N_TOPICS] = n_topics
     i4[half + N_MEMORY] = n_memory
-    i4[half + N_DAYS] = n_days
-    i4[half + N_SNAPSHOTS] = n_snapshots
-    i4[half + N_ROWS] = n_rows
-    at = head + HEAD_BYTES
-    word = base + HEAD_WORDS
+    at += HEAD_BYTES
+    word = topics
     for _ in range(n_topics):
         for j in range(3):
             i8[word + j] = read_little(data, at + 8 * j, 8)
@@ -263,41 +258,94 @@ def load(s: Arrays, learner: int, data: U1, head: int, days: int, end: int) -> i
         i4[entry + 1] = read_little(data, rows_at + MEMORY_ROW_BYTES * k, 4)
         i4[entry + 2] = read_little(data, rows_at + MEMORY_ROW_BYTES * k + 4, 4)
         i4[entry + 3] = read_little(data, rows_at + MEMORY_ROW_BYTES * k + 8, 2)
-    at = days
-    snapshot = word + DAY_WORDS * n_days
-    hashes = i8[base + ROWS_AT]
-    row = hashes + i4[half + ROWS_CAPACITY]
-    for _ in range(n_days):
-        n, n_snapshots = read_little(data, at + 2, 4), read_little(data, at + 6, 2)
-        i4[2 * word + D_DAY] = read_little(data, at, 2)
-        i4[2 * word + D_CHANGED] = 0
-        i4[2 * word + D_ROWS] = n
-        i4[2 * word + D_SNAPSHOTS] = n_snapshots
-        i4[2 * word + D_ATTEMPTS] = read_little(data, at + 8, 4)
-        i4[2 * word + D_CORRECT] = read_little(data, at + 12, 4)
-        i8[word] = read_little(data, at + 16, 8)
-        i8[word + 1] = read_little(data, at + 24, 8)
-        word += DAY_WORDS
-        at += DAY_BYTES
-        for _ in range(n_snapshots):
-            i8[snapshot] = read_little(data, at + 2, 8)
-            i8[snapshot + 1] = read_little(data, at + 10, 8)
-            i8[snapshot + 2] = 0
-            i4[2 * snapshot + S_TOPIC] = read_little(data, at, 2)
-            snapshot += SNAPSHOT_WORDS
-            at += SNAPSHOT_BYTES
-        for _ in range(n):
-            i8[hashes] = read_little(data, at, 8)
-            hashes += 1
-            at += HASH_BYTES
-        for _ in range(n):
-            i4[2 * row] = read_little(data, at, 4)
-            i4[2 * row + 1] = read_little(data, at + 4, 4)
-            i4[2 * row + 2] = read_little(data, at + 8, 4)
-            i4[2 * row + 3] = read_little(data, at + 12, 3)
-            row += ROW_WORDS
-            at += ROW_BYTES
     return DONE
+
+
+@compiled
+def put_day(s: Arrays, learner: int, data: U1, at: int) -> int:
+    """Put the row of a day in place of what there is of that day.
+
+    Returns
+    -------
+    int
+        DONE or FULL_HEAP; then nothing has changed.
+    """
+    number = read_little(data, at, 2)
+    rows, snapshots = read_little(data, at + 2, 4), read_little(data, at + 6, 2)
+    if s.at[learner] < 0 and not begin(s, learner):
+        return FULL_HEAP
+    base = s.at[learner]
+    more = DAY_WORDS + SNAPSHOT_WORDS * snapshots
+    if not grow(s, learner, used_head(s, base) + more, s.i4[2 * base + N_ROWS] + rows, 0):
+        return FULL_HEAP
+    forget_day(s, learner, number)
+    i8, i4 = s.i8, s.i4
+    base = s.at[learner]
+    half = 2 * base
+    days = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]
+    n = i4[half + N_DAYS]
+    index, row, snapshot = n, i4[half + N_ROWS], i4[half + N_SNAPSHOTS]
+    while index > 0 and i4[2 * (days + DAY_WORDS * (index - 1)) + D_DAY] > number:
+        index -= 1
+        row -= i4[2 * (days + DAY_WORDS * index) + D_ROWS]
+        snapshot -= i4[2 * (days + DAY_WORDS * index) + D_SNAPSHOTS]
+    # From the end on: later snapshots, then those before them with the later days.
+    word = days + DAY_WORDS * index
+    first = days + DAY_WORDS * n + SNAPSHOT_WORDS * snapshot
+    later = SNAPSHOT_WORDS * (i4[half + N_SNAPSHOTS] - snapshot)
+    move(s, first, first + more, later)
+    move(s, word, word + DAY_WORDS, first - word)
+    hashes = i8[base + ROWS_AT]
+    table = hashes + i4[half + ROWS_CAPACITY]
+    later = i4[half + N_ROWS] - row
+    move(s, hashes + row, hashes + row + rows, later)
+    move(s, table + ROW_WORDS * row, table + ROW_WORDS * (row + rows), ROW_WORDS * later)
+    i4[half + N_DAYS] = n + 1
+    i4[half + N_SNAPSHOTS] += snapshots
+    i4[half + N_ROWS] += rows
+    i4[2 * word + D_DAY] = number
+    i4[2 * word + D_CHANGED] = 0
+    i4[2 * word + D_ROWS] = rows
+    i4[2 * word + D_SNAPSHOTS] = snapshots
+    i4[2 * word + D_ATTEMPTS] = read_little(data, at + 8, 4)
+    i4[2 * word + D_CORRECT] = read_little(data, at + 12, 4)
+    i8[word] = read_little(data, at + 16, 8)
+    i8[word + 1] = read_little(data, at + 24, 8)
+    at += DAY_BYTES
+    word = first + DAY_WORDS
+    for _ in range(snapshots):
+        i8[word] = read_little(data, at + 2, 8)
+        i8[word + 1] = read_little(data, at + 10, 8)
+        i8[word + 2] = 0
+        i4[2 * word + S_TOPIC] = read_little(data, at, 2)
+        word += SNAPSHOT_WORDS
+        at += SNAPSHOT_BYTES
+    for k in range(row, row + rows):
+        i8[hashes + k] = read_little(data, at, 8)
+        at += HASH_BYTES
+    for k in range(row, row + rows):
+        place = 2 * (table + ROW_WORDS * k)
+        i4[place] = read_little(data, at, 4)
+        i4[place + 1] = read_little(data, at + 4, 4)
+        i4[place + 2] = read_little(data, at + 8, 4)
+        i4[place + 3] = read_little(data, at + 12, 3)
+        at += ROW_BYTES
+    return DONE
+
+
+@compiled
+def forget(s: Arrays, learner: int) -> None:
+    """Forget a learner, if it is there; its number stays its own."""
+    base = s.at[learner]
+    if base < 0:
+        return
+    half = 2 * base
+    if s.i4[half + ROWS_CAPACITY] > 0:
+        release(s, s.i8[base + ROWS_AT], (1 + ROW_WORDS) * s.i4[half + ROWS_CAPACITY])
+    if s.i4[half + MEMORY_CAPACITY] > 0:
+        release(s, s.i8[base + MEMORY_AT], MEMORY_WORDS * s.i4[half + MEMORY_CAPACITY])
+    s.at[learner] = -1
+    release(s, base, s.i4[half + HEAD_CAPACITY])
 
 
 @compiled
@@ -311,61 +359,90 @@ def change_day(s: Arrays, learner: int, number: int) -> None:
 
 
 @compiled
-def drop_days(s: Arrays, learner: int, count: int) -> None:
-    """Forget the first days of a learner, with their rows and snapshots."""
+def forget_day(s: Arrays, learner: int, number: int) -> None:
+    """Forget a day of a learner, if it is there, with its rows and snapshots."""
+    base = s.at[learner]
+    if base < 0:
+        return
     i8, i4 = s.i8, s.i4
-    base = s.at[learner]
     half = 2 * base
+    n = i4[half + N_DAYS]
     days = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]
-    rows = snapshots = 0
-    for k in range(count):
-        rows += i4[2 * (days + DAY_WORDS * k) + D_ROWS]
-        snapshots += i4[2 * (days + DAY_WORDS * k) + D_SNAPSHOTS]
-    n_days = i4[half + N_DAYS]
-    first = days + DAY_WORDS * n_days
-    kept_days = DAY_WORDS * (n_days - count)
-    move(s, days + DAY_WORDS * count, days, kept_days)
-    move(
-        s,
-        first + SNAPSHOT_WORDS * snapshots,
-        days + kept_days,
-        SNAPSHOT_WORDS * (i4[half + N_SNAPSHOTS] - snapshots),
-    )
-    hashes = i8[base + ROWS_AT]
-    table = hashes + i4[half + ROWS_CAPACITY]
-    n = i4[half + N_ROWS] - rows
-    move(s, hashes + rows, hashes, n)
-    move(s, table + ROW_WORDS * rows, table, ROW_WORDS * n)
-    i4[half + N_DAYS] = n_days - count
-    i4[half + N_ROWS] = n
-    i4[half + N_SNAPSHOTS] -= snapshots
+    row = snapshot = 0
+    for k in range(n):
+        word = days + DAY_WORDS * k
+        rows, snapshots = i4[2 * word + D_ROWS], i4[2 * word + D_SNAPSHOTS]
+        if i4[2 * word + D_DAY] == number:
+            first = days + DAY_WORDS * n + SNAPSHOT_WORDS * snapshot
+            behind = first + SNAPSHOT_WORDS * snapshots
+            later = SNAPSHOT_WORDS * (i4[half + N_SNAPSHOTS] - snapshot - snapshots)
+            move(s, word + DAY_WORDS, word, first - word - DAY_WORDS)
+            move(s, behind, first - DAY_WORDS, later)
+            hashes = i8[base + ROWS_AT]
+            table = hashes + i4[half + ROWS_CAPACITY]
+            later = i4[half + N_ROWS] - row - rows
+            move(s, hashes + row + rows, hashes + row, later)
+            move(s, table + ROW_WORDS * (row + rows), table + ROW_WORDS * row, ROW_WORDS * later)
+            i4[half + N_DAYS] = n - 1
+            i4[half + N_SNAPSHOTS] -= snapshots
+            i4[half + N_ROWS] -= rows
+            return
+        row += rows
+        snapshot += snapshots
 
 
 @compiled
-def load_many(s: Arrays, learners: I4, data: U1, ends: I8, start: int) -> tuple[int, int]:
-    """Load learners one after the other, see :func:`load`.
+def put_rows(
+    s: Arrays, start: int, keys: U1, key_ends: I8, values: U1, ends: I8, version: int, other: U1
+) -> tuple[int, int, int]:
+    """Put rows of ``engine-state`` in place, in the order in which they were written.
 
-    ``ends`` (n, 2) says where in ``data`` each learner's head and days end; they lie one behind
-    the other. Returns the first learner not loaded, and why.
+    Parameters
+    ----------
+    keys, key_ends
+        The keys end to end, and where each ends (n,).
+    values, ends
+        The values likewise; an empty one is a tombstone.
+    version
+        First byte of a head row that can be read.
+    other
+        Out (n,): 1 for a row that is not a learner's head or day.
+
+    Returns
+    -------
+    tuple
+        The number of rows, DONE and 0; or the first row not put in place, why (FULL_HEAP,
+        FULL_NAMES, OTHER_VERSION, NEW_TOPIC), and the size of the learner's id or where in
+        ``values`` the length of the topic's id stands.
     """
-    for k in range(start, learners.shape[0]):
-        head = ends[k - 1, 1] if k else 0
-        problem = load(s, learners[k], data, head, ends[k, 0], ends[k, 1])
+    n = ends.shape[0]
+    for k in range(start, n):
+        key = key_ends[k - 1] if k else 0
+        at = ends[k - 1] if k else 0
+        kind = keys[key] if key_ends[k] > key else 0
+        if kind != 76 and kind != 68:  # L, D
+            other[k] = 1
+            continue
+        user = key + 1 if kind == 76 else key + 3
+        size = key_ends[k] - user
+        learner = number_user(s, keys, user, size)
+        if learner < 0:
+            return k, FULL_NAMES, size
+        if ends[k] == at:
+            if kind == 68:
+                day = int(np.int64(keys[key + 1])) << 8 | int(np.int64(keys[key + 2]))
+                forget_day(s, learner, day)
+            else:
+                forget(s, learner)
+            continue
+        if kind == 68:
+            problem = put_day(s, learner, values, at)
+        elif values[at] != version:
+            return k, OTHER_VERSION, 0
+        else:
+            problem = put_head(s, learner, values, at)
+        if problem == FULL_HEAP:
+            return k, FULL_HEAP, 0
         if problem != DONE:
-            return k, problem
-    return learners.shape[0], DONE
-
-
-@compiled
-def changed_days(s: Arrays, learner: int) -> I8:
-    """Return the stored days that changed since the last flush."""
-    base = s.at[learner]
-    days = base + HEAD_WORDS + TOPIC_WORDS * s.i4[2 * base + N_TOPICS]
-    found = np.empty(s.i4[2 * base + N_DAYS], np.int64)
-    n = 0
-    for k in range(s.i4[2 * base + N_DAYS]):
-        day = 2 * (days + DAY_WORDS * k)
-        if s.i4[day + D_CHANGED]:
-            found[n] = s.i4[day + D_DAY]
-            n += 1
-    return found[:n]
+            return k, NEW_TOPIC, problem
+    return n, DONE, 0
