@@ -169,6 +169,8 @@ def new_app(role: Role, settings: Settings, **overrides: Any) -> ThetaApp:
         # A message is a whole batch here; a few are enough to keep an agent busy.
         "stream_buffer_maxsize": 16,
         "consumer_auto_offset_reset": "earliest",
+        # Partitions that somebody adds are to be noticed soon: they end the engine.
+        "consumer_metadata_max_age_ms": 30_000,
         "topic_allow_declare": role == "calibrator",
         "topic_disable_leader": True,
         "web_enabled": False,

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from schemas.codec import decode
 from schemas.outputs import ItemPartial, TopicPartial
+from stream.engine.kernel.transfer import OTHER, UNREADABLE
 from stream.engine.learner import STATE_VERSION
 from stream.engine.state import PartitionState, Position
 from stream.errors import StateVersionError
@@ -55,17 +56,20 @@ class StateLoader:
     def __init__(self, state: PartitionState) -> None:
         self._state = state
         self._rest: dict[bytes, bytes | None] = {}
+        self._unreadable: set[bytes] = set()
 
     def add(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
-        """Take rows.
-
-        Raises
-        ------
-        StateVersionError
-            A row was written by a version that this one cannot read.
-        """
-        for place in self._state.store.put_rows(keys, values):
+        """Take rows."""
+        fates = self._state.store.put_rows(keys, values)
+        for place in (fates == OTHER).nonzero()[0].tolist():
             self._rest[keys[place]] = values[place]
+        # An older release's row is no matter once a later one of its key has replaced it.
+        if self._unreadable or (fates == UNREADABLE).any():
+            for key, fate in zip(keys, fates.tolist(), strict=True):
+                if fate == UNREADABLE:
+                    self._unreadable.add(key)
+                else:
+                    self._unreadable.discard(key)
 
     def finish(self) -> None:
         """Take the totals and the position over, after the last row.
@@ -83,8 +87,15 @@ class StateLoader:
             raise StateVersionError(
                 f"The state of partition {state.partition} has version "
                 f"{state.position.state_version}; this release reads {STATE_VERSION}. Nothing was "
-                "changed. Start the release that wrote it, or replay the log under a new "
-                "THETASTREAM_TOPIC_PREFIX."
+                "changed. Start the release that wrote it, or stop the engines and run "
+                "`thetastream rebuild`."
+            )
+        if self._unreadable:
+            raise StateVersionError(
+                f"{len(self._unreadable)} rows of partition {state.partition}, the first under "
+                f"{min(self._unreadable)!r}, are of another version or broken; this release reads "
+                f"{STATE_VERSION}. Nothing was changed. Start the release that wrote them, or stop "
+                "the engines and run `thetastream rebuild`."
             )
         for key, value in self._rest.items():
             if value is None:

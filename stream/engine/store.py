@@ -34,7 +34,7 @@ from stream.engine.kernel.layout import (
     Arrays,
 )
 from stream.engine.kernel.names import enter, find, number_users
-from stream.engine.learner import STATE_VERSION, Learner, check_version, day_key, head_key
+from stream.engine.learner import STATE_VERSION, Learner, day_key, head_key
 from stream.engine.params import ItemInForce
 
 __all__ = ["Store"]
@@ -353,18 +353,16 @@ class Store:
         transfer.change_day(self.arrays, number, changed_day)
         folding.mark(self.arrays, number)
 
-    def put_rows(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> list[int]:
+    def put_rows(
+        self, keys: Sequence[bytes], values: Sequence[bytes | None]
+    ) -> npt.NDArray[np.uint8]:
         """Put rows of ``engine-state`` in place, in order: the newest of a key wins.
 
         Returns
         -------
-        list of int
-            The places of the rows that are neither a learner's head nor a day.
-
-        Raises
-        ------
-        StateVersionError
-            A row was written by a version that this one cannot read.
+        numpy.ndarray
+            What became of each row (n,), see :mod:`stream.engine.kernel.transfer`: TAKEN, OTHER
+            (neither a learner's head nor a day) or UNREADABLE.
         """
         rows = [value or b"" for value in values]
         n = len(keys)
@@ -372,20 +370,18 @@ class Store:
         ends = np.fromiter(accumulate(map(len, rows)), np.int64, n)
         key_data = np.frombuffer(b"".join(keys), np.uint8)
         data = np.frombuffer(b"".join(rows), np.uint8)
-        other = np.zeros(n, np.uint8)
+        fate = np.zeros(n, np.uint8)
         at = 0
         while True:
             at, problem, detail = transfer.put_rows(
-                self.arrays, at, key_data, key_ends, data, ends, STATE_VERSION, other
+                self.arrays, at, key_data, key_ends, data, ends, STATE_VERSION, fate
             )
             if problem == transfer.DONE:
-                return other.nonzero()[0].tolist()
+                return fate
             if problem == transfer.FULL_HEAP:
                 self.grow_heap()
             elif problem == transfer.FULL_NAMES:
                 self.make_room(detail)
-            elif problem == transfer.OTHER_VERSION:
-                check_version(keys[at][1:].decode("utf-8", "replace"), rows[at][0])
             else:
                 size = int(data[detail]) | int(data[detail + 1]) << 8
                 name = data[detail + 2 : detail + 2 + size].tobytes()

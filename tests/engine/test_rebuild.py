@@ -304,10 +304,10 @@ def test_a_state_that_cannot_be_read_is_forgotten(cluster: Cluster) -> None:
         cluster.producer.produce(topic, b"\xffof another release", key, 0)
     assert cluster.producer.flush(30) == 0
     rebuilt(cluster)
-    loader = StateLoader()
+    state = PartitionState(0, 7, ParamsStore())
+    loader = StateLoader(state)
     for record in cluster.read("engine-state"):
         if record.partition() == 0:
-            loader.add(record.key(), record.value())
-    state = PartitionState(0, 7, ParamsStore())
-    loader.fill(state)
+            loader.add([record.key() or b""], [record.value()])
+    loader.finish()
     assert (state.position.attempts, len(state)) == (-1, 0)

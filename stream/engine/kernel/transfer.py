@@ -56,7 +56,9 @@ __all__ = [
     "FULL_HEAP",
     "FULL_NAMES",
     "NEW_TOPIC",
-    "OTHER_VERSION",
+    "OTHER",
+    "TAKEN",
+    "UNREADABLE",
     "change_day",
     "export_day",
     "export_days",
@@ -66,7 +68,11 @@ __all__ = [
     "put_rows",
 ]
 
-DONE, FULL_HEAP, FULL_NAMES, OTHER_VERSION, NEW_TOPIC = -1, -2, -3, -4, -5
+DONE, FULL_HEAP, FULL_NAMES, NEW_TOPIC = -1, -2, -3, -4
+"""Why putting rows in place ended."""
+
+TAKEN, OTHER, UNREADABLE = range(3)
+"""What became of a row."""
 
 HEAD_BYTES = 59
 TOPIC_BYTES = 46
@@ -392,8 +398,31 @@ def forget_day(s: Arrays, learner: int, number: int) -> None:
 
 
 @compiled
+def fits_head(data: U1, at: int, end: int, version: int) -> bool:
+    """Tell whether a head row is whole and of a version."""
+    if at + HEAD_BYTES > end or data[at] != version:
+        return False
+    topics, memory = read_little(data, at + 55, 2), read_little(data, at + 57, 2)
+    at += HEAD_BYTES
+    for _ in range(topics):
+        if at + TOPIC_BYTES > end:
+            return False
+        at += TOPIC_BYTES + read_little(data, at + TOPIC_BYTES - 2, 2)
+    return at + (MEMORY_HASH_BYTES + MEMORY_ROW_BYTES) * memory == end
+
+
+@compiled
+def fits_day(data: U1, at: int, end: int) -> bool:
+    """Tell whether the row of a day is whole."""
+    if at + DAY_BYTES > end:
+        return False
+    rows, snapshots = read_little(data, at + 2, 4), read_little(data, at + 6, 2)
+    return at + DAY_BYTES + SNAPSHOT_BYTES * snapshots + (HASH_BYTES + ROW_BYTES) * rows == end
+
+
+@compiled
 def put_rows(
-    s: Arrays, start: int, keys: U1, key_ends: I8, values: U1, ends: I8, version: int, other: U1
+    s: Arrays, start: int, keys: U1, key_ends: I8, values: U1, ends: I8, version: int, fate: U1
 ) -> tuple[int, int, int]:
     """Put rows of ``engine-state`` in place, in the order in which they were written.
 
@@ -405,15 +434,16 @@ def put_rows(
         The values likewise; an empty one is a tombstone.
     version
         First byte of a head row that can be read.
-    other
-        Out (n,): 1 for a row that is not a learner's head or day.
+    fate
+        Out (n,): TAKEN; OTHER, neither a learner's head nor a day; or UNREADABLE, of another
+        version or broken, which changes nothing.
 
     Returns
     -------
     tuple
-        The number of rows, DONE and 0; or the first row not put in place, why (FULL_HEAP,
-        FULL_NAMES, OTHER_VERSION, NEW_TOPIC), and the size of the learner's id or where in
-        ``values`` the length of the topic's id stands.
+        The number of rows, DONE and 0; or the first row not dealt with, why (FULL_HEAP,
+        FULL_NAMES, NEW_TOPIC), and the size of the learner's id or where in ``values`` the length
+        of the topic's id stands.
     """
     n = ends.shape[0]
     for k in range(start, n):
@@ -421,8 +451,16 @@ def put_rows(
         at = ends[k - 1] if k else 0
         kind = keys[key] if key_ends[k] > key else 0
         if kind != 76 and kind != 68:  # L, D
-            other[k] = 1
+            fate[k] = OTHER
             continue
+        if ends[k] > at:
+            if kind == 68:
+                whole = fits_day(values, at, ends[k])
+            else:
+                whole = fits_head(values, at, ends[k], version)
+            if not whole:
+                fate[k] = UNREADABLE
+                continue
         user = key + 1 if kind == 76 else key + 3
         size = key_ends[k] - user
         learner = number_user(s, keys, user, size)
@@ -437,8 +475,6 @@ def put_rows(
             continue
         if kind == 68:
             problem = put_day(s, learner, values, at)
-        elif values[at] != version:
-            return k, OTHER_VERSION, 0
         else:
             problem = put_head(s, learner, values, at)
         if problem == FULL_HEAP:
