@@ -22,7 +22,7 @@ test: lint ## Check format, lint, types and imports, then run the tests (ARGS=..
 test-faults: $(STAMP) ## Run the tests that stop servers and wait for time-outs (five minutes)
 	$(PY) -m pytest -m faults tests/faults $(ARGS)
 
-test-r: $(STAMP) ## Run the tests of the R services and of the report (needs R and r/packages.txt)
+test-r: $(STAMP) ## Run the tests of the R services and of the report (as root on Debian it installs R)
 	sh r/install.sh
 	sh r/test.sh
 	$(PY) -m pytest -m r tests/r tests/report $(ARGS)

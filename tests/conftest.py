@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -15,8 +14,6 @@ from stream.local.stack import Stack, running_stack
 from stream.settings import Settings
 
 _numbers = itertools.count(1)
-
-DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
@@ -62,11 +59,3 @@ def settings(kafka_stack: Stack) -> Settings:
         session_timeout_secs=6.0,
         web_port=0,
     )
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    """The real attempt logs; a test that needs them is skipped, saying so, where they are not."""
-    if not DATA.is_dir():
-        pytest.skip("the real attempt logs are not beside this checkout (../shared/data)")
-    return DATA

@@ -10,6 +10,9 @@ service_version <- "0.1.0"
 # Seconds after which a client that was turned away (429) is told to come back.
 retry_after_s <- 10
 
+# The largest body (bytes) that is read of a client without the token.
+strangers_bytes <- 2^20
+
 # Start a service and run until it is ended.
 #
 # name        as in logs and health, for example "irt"
@@ -26,9 +29,8 @@ serve <- function(name, service_dir, routes, packages = character(), health = li
   pool$warm_up()
   router <- make_router(name, routes, settings, pool, health)
   app <- list(
-    call = function(req) router$call(req),
-    # Before the body is read: strangers' and oversized ones never are.
-    onHeaders = function(req) turn_away(req, settings, pool),
+    call = function(req) if (is.null(req$turned_away)) router$call(req) else req$turned_away,
+    onHeaders = function(req) at_headers(req, settings, pool),
     onWSOpen = function(ws) ws$close()
   )
   write_log(event = "started", service = name, host = settings$host, port = settings$port,
@@ -76,6 +78,26 @@ make_router <- function(name, routes, settings, pool, health) {
   router
 }
 
+# What is answered before the body is read; NULL: nothing yet.
+#
+# A connection that is closed on bytes nobody read is reset, and the client may lose its answer. So a
+# body is read even if it was refused already, unless it is far too large for that.
+at_headers <- function(req, settings, pool) {
+  answer <- turn_away(req, settings, pool)
+  most <- if (isTRUE(answer$status == 401L)) strangers_bytes else 2 * settings$max_body_bytes
+  size <- body_size(req)
+  if (is.null(answer) || size == 0 || size > most) return(answer)
+  req$turned_away <- answer
+  NULL
+}
+
+# As the headers say: 0 without a body, Inf where it comes in chunks.
+body_size <- function(req) {
+  if (!is.null(req$HTTP_TRANSFER_ENCODING)) return(Inf)
+  size <- suppressWarnings(as.numeric(req$CONTENT_LENGTH %||% "0"))
+  if (is.na(size)) Inf else size
+}
+
 # What is refused on the strength of the request's headers alone; NULL: nothing.
 turn_away <- function(req, settings, pool) {
   started(req)
@@ -89,8 +111,9 @@ turn_away <- function(req, settings, pool) {
     return(say(401L, "the Bearer token is missing or not R_IRT_INTERNAL_TOKEN's"))
   }
   if (req$REQUEST_METHOD != "POST") return(NULL)
-  size <- suppressWarnings(as.numeric(req$CONTENT_LENGTH %||% NA))
-  if (isTRUE(size > settings$max_body_bytes)) {
+  size <- body_size(req)
+  # One in chunks is measured when it is here.
+  if (is.finite(size) && size > settings$max_body_bytes) {
     return(say(413L, sprintf("the body is too large: %.1f MiB, R_SERVICE_MAX_BODY_MIB is %g",
                              size / 2^20, settings$max_body_bytes / 2^20)))
   }

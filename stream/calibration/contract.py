@@ -95,7 +95,7 @@ class FittedItem(msgspec.Struct):
     se
         Standard errors by parameter name; null where the service has none.
     n, flags
-        Responses, and why the item is poorly determined (only from the embedded service).
+        Responses, and why the item is poorly determined (not from every service).
     """
 
     item_id: str

@@ -15,11 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 R = Path(__file__).parents[2] / "r"
@@ -62,13 +64,13 @@ class Service:
 
     def workers(self) -> list[int]:
         """Process ids of the R workers."""
-        found = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid), "-f", "worker.R"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return [int(line) for line in found.stdout.split()]
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            # One that ends at this moment is none.
+            with suppress(psutil.NoSuchProcess):
+                if any(part.endswith("worker.R") for part in child.cmdline()):
+                    found.append(child.pid)
+        return found
 
     def end(self, how: int = signal.SIGTERM) -> int:
         self.client.close()

@@ -1,15 +1,13 @@
-"""The contract of item calibration, kept by the R service and by the embedded one alike."""
+"""The contract of item calibration, kept by the R service and by the embedded one alike.
+
+That both find the same is in test_irt_agreement.py, what R does when things go wrong in
+test_irt_faults.py.
+"""
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
-import resource
-import signal
-import subprocess
-import threading
-import time
 import tomllib
 from pathlib import Path
 
@@ -21,12 +19,12 @@ from stream.calibration.contract import (
     AnchorRecord,
     CalibrateRequest,
     ItemRecord,
-    ObservationColumns,
     ParamsRecord,
     ScoreRequest,
 )
 from stream.domain.scoring import eap_scores
 from stream.errors import CalibrationRefusedError
+from tests.r.answers import as_json, by_item, calibrate, simulate
 from tests.r.conftest import TOKEN
 
 pytestmark = pytest.mark.r
@@ -38,52 +36,9 @@ def service(request):
     return request.getfixturevalue(request.param)
 
 
-def simulate(seed, n_learners, n_items, per_learner=None, *, mean=0.0, sd=1.0, c=0.0):
-    """Answers as columns, and the true slopes and difficulties."""
-    rng = np.random.default_rng(seed)
-    theta = rng.normal(mean, sd, n_learners)
-    a, b = np.exp(rng.normal(0, 0.3, n_items)), rng.normal(0, 1, n_items)
-    taken = per_learner or n_items
-    learner = np.repeat(np.arange(n_learners), taken)
-    order = rng.permuted(np.tile(np.arange(n_items), (n_learners, 1)), axis=1)
-    item = order[:, :taken].ravel()
-    p = c + (1 - c) / (1 + np.exp(-a[item] * (theta[learner] - b[item])))
-    columns = ObservationColumns(
-        [f"u{i}" for i in learner], [f"q{j}" for j in item], (rng.random(len(p)) < p).tolist()
-    )
-    return columns, a, b
-
-
-def anchors(a, b, n):
-    return [AnchorRecord(f"q{j}", ParamsRecord(float(a[j]), float(b[j]))) for j in range(n)]
-
-
-def as_json(columns, **rest):
-    return {
-        "observations": {
-            "user_id": columns.user_id,
-            "item_id": columns.item_id,
-            "is_correct": [int(score) for score in columns.is_correct],
-        },
-        **rest,
-    }
-
-
-async def calibrate(service, request):
-    async with RIrtClient(service.url, TOKEN, max_retries=1) as client:
-        return await client.calibrate(request)
-
-
 async def score(service, request):
     async with RIrtClient(service.url, TOKEN, max_retries=1) as client:
         return await client.score(request)
-
-
-def by_item(response):
-    return {item.item_id: item for item in response.item_params}
-
-
-# --- what both promise
 
 
 async def test_a_calibration_goes_through_the_client_and_back(service):
@@ -257,282 +212,6 @@ def test_an_unknown_path_or_method_is_answered_in_json(service):
     assert answer.json()["status"] == "failed"
 
 
-# --- that they agree
-
-
-async def agree(embedded, r_irt, columns, *, model="2PL", fixed=()):
-    """Both fits of the same request; determined items must be within .02."""
-    request = CalibrateRequest(columns, model, list(fixed))
-    one, two = await calibrate(embedded, request), await calibrate(r_irt, request)
-    ours, theirs = by_item(one), by_item(two)
-    held = {anchor.item_id for anchor in fixed}
-    determined = [
-        item
-        for item in ours.values()
-        if item.item_id not in held and item.se["a"] < 0.3 and abs(item.params.b) < 4.0
-    ]
-    for item in determined:
-        other = theirs[item.item_id].params
-        assert other.a == pytest.approx(item.params.a, abs=0.02), item.item_id
-        assert other.b == pytest.approx(item.params.b, abs=0.02), item.item_id
-    for key in ("mean", "sd"):
-        group = [fit.fit_meta.metrics["group"][key] for fit in (one, two)]
-        assert group[1] == pytest.approx(group[0], abs=0.01)
-    theta = {ability.user_id: ability.theta for ability in one.abilities}
-    assert all(
-        ability.theta == pytest.approx(theta[ability.user_id], abs=0.02)
-        for ability in two.abilities
-    )
-    return one, two, len(determined)
-
-
-def flagged(response):
-    return {item.item_id for item in response.item_params if item.flags}
-
-
-async def test_both_agree_on_real_first_attempts_and_flag_the_same_items(
-    embedded, r_irt, shared_data
-):
-    seen, answers = set(), []
-    path = shared_data / "mofacts_stats_cloze" / "attempts.csv.gz"
-    with gzip.open(path, "rt") as file:
-        for row in csv.DictReader(file):
-            key = row["user_id"], row["item_id"]
-            if key not in seen:
-                seen.add(key)
-                answers.append((*key, row["correct"] == "1"))
-    columns = ObservationColumns(*(list(column) for column in zip(*answers, strict=True)))
-    one, two, determined = await agree(embedded, r_irt, columns)
-    assert determined == 114
-    assert flagged(one) == flagged(two)
-    assert len(flagged(one)) == 13
-
-
-async def test_both_agree_on_sat12(embedded, r_irt, shared_data):
-    rows = list(csv.reader((shared_data / "static" / "sat12_scored.csv").read_text().splitlines()))
-    answers = [
-        (f"u{n}", item, score == "1")
-        for n, row in enumerate(rows[1:])
-        for item, score in zip(rows[0], row, strict=True)
-        if score in ("0", "1")
-    ]
-    columns = ObservationColumns(*(list(column) for column in zip(*answers, strict=True)))
-    one, two, determined = await agree(embedded, r_irt, columns)
-    assert determined == 29
-    assert flagged(one) == flagged(two) == {"item11"}
-
-
-@pytest.mark.parametrize("model", ["1PL", "2PL", "3PL"])
-async def test_both_agree_on_simulated_answers(embedded, r_irt, model):
-    columns, _, _ = simulate(3, 1500, 40, 20, c=0.2 if model == "3PL" else 0.0)
-    _, _, determined = await agree(embedded, r_irt, columns, model=model)
-    assert determined >= (15 if model == "3PL" else 39)
-
-
-@pytest.mark.parametrize("model", ["1PL", "2PL", "3PL"])
-async def test_both_agree_beside_fixed_anchors_in_another_group(embedded, r_irt, model):
-    columns, a, b = simulate(6, 1500, 30, 15, mean=0.7, sd=1.3)
-    _, two, determined = await agree(embedded, r_irt, columns, model=model, fixed=anchors(a, b, 8))
-    assert determined >= 18
-    assert two.fit_meta.metrics["group"]["mean"] == pytest.approx(0.7, abs=0.15)
-
-
-@pytest.mark.parametrize("name", ["lsat6", "lsat7"])
-def test_the_published_lsat_estimates_come_out_without_priors(r_irt, shared_data, name):
-    static = shared_data / "static"
-    published = json.loads((static / "lsat_published.json").read_text())[name]
-    patterns = list(csv.reader((static / f"{name}_patterns.csv").read_text().splitlines()))[1:]
-    answers = [
-        (f"u{n}-{k}", f"q{j}", int(score))
-        for n, row in enumerate(patterns)
-        for k in range(int(row[5]))
-        for j, score in enumerate(row[:5])
-    ]
-    users, items, scores = (list(column) for column in zip(*answers, strict=True))
-    columns = ObservationColumns(users, items, scores)
-    answer = r_irt.post("/irt/calibrate", as_json(columns, priors="none", run_id="published"))
-    assert answer.status_code == 200, answer.text
-    fit = answer.json()
-    assert fit["fit_meta"]["run_id"] == "published"
-    found = sorted(fit["item_params"], key=lambda item: item["item_id"])
-    assert [i["params"]["a"] for i in found] == pytest.approx(published["a"], abs=2e-3)
-    assert [i["params"]["b"] for i in found] == pytest.approx(published["b"], abs=5e-3)
-    loglik = published.get("loglik", published["check_loglik_recomputed_61pt_GH"])
-    assert fit["fit_meta"]["metrics"]["loglik"] == pytest.approx(loglik, abs=1e-3)
-    assert fit["fit_meta"]["metrics"]["item_fit"]["rmsd_max"] < 0.05
-
-
-# --- faults, of the R service
-
-
-def slow_body():
-    """A fit of well above five seconds."""
-    columns, _, _ = simulate(8, 6000, 120, c=0.2)
-    return gzip.compress(json.dumps(as_json(columns, model="3PL", run_id="slow")).encode(), 1)
-
-
-def in_background(service, body):
-    """Post the body from a thread; its answer is appended to the list."""
-    answers = []
-
-    def post():
-        answers.append(service.post("/irt/calibrate", body, **{"Content-Encoding": "gzip"}))
-
-    thread = threading.Thread(target=post)
-    thread.start()
-    return thread, answers
-
-
-def busy_worker(service):
-    """Wait until a fit is well under way; its process id: the one that has used most time."""
-    until = time.monotonic() + 60
-    while service.get("/healthz").json()["fitting"] == 0:
-        assert time.monotonic() < until, "the fit did not start"
-        time.sleep(0.05)
-    time.sleep(2.0)
-
-    def used(pid):
-        stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return int(stat[11]) + int(stat[12])
-
-    return max(service.workers(), key=used)
-
-
-def test_health_answers_within_a_second_during_a_slow_fit(start_r):
-    service = start_r("irt", R_SERVICE_WORKERS="1")
-    started = time.monotonic()
-    thread, answers = in_background(service, slow_body())
-    waits = []
-    while thread.is_alive():
-        asked = time.monotonic()
-        fitting = service.get("/healthz").json()["fitting"]
-        waits.append((time.monotonic() - asked, fitting))
-        time.sleep(0.1)
-    assert answers[0].status_code == 200, answers[0].text
-    assert time.monotonic() - started > 5.0
-    assert max(wait for wait, _ in waits) < 1.0
-    assert sum(fitting == 1 for _, fitting in waits) >= 10
-    logged = [line for line in service.log_lines() if line.get("path") == "/irt/calibrate"]
-    assert [(line["status"], line["rows"], line["run_id"]) for line in logged] == [
-        (200, 720_000, "slow")
-    ]
-    assert logged[0]["ms"] > 5000
-
-
-def test_a_worker_killed_in_mid_fit_costs_that_request_only(start_r):
-    service = start_r("irt", R_SERVICE_WORKERS="1")
-    thread, answers = in_background(service, slow_body())
-    subprocess.run(["kill", "-KILL", str(busy_worker(service))], check=True)
-    thread.join(60)
-    assert answers[0].status_code == 500
-    assert "died" in answers[0].json()["error"]
-    columns, _, _ = simulate(1, 60, 5)
-    assert service.post("/irt/calibrate", as_json(columns)).status_code == 200
-
-
-def test_too_many_requests_are_told_to_come_back(start_r):
-    service = start_r("irt", R_SERVICE_WORKERS="1")
-    body = slow_body()
-    fits = [in_background_quietly(service, body) for _ in range(2)]
-    until = time.monotonic() + 60
-    while service.get("/healthz").json()["fitting"] < 2:
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    answer = service.post("/irt/calibrate", b"{}")
-    assert answer.status_code == 429
-    assert answer.headers["Retry-After"] == "10"
-    service.end(signal.SIGKILL)
-    for thread, _ in fits:
-        thread.join(60)
-
-
-def test_a_body_above_the_limit_is_answered_413_also_when_it_was_small_on_the_wire(start_r):
-    service = start_r("irt", R_SERVICE_MAX_BODY_MIB="1", R_SERVICE_WORKERS="1")
-    big = b" " * 2**21
-    for body, headers in ((big, {}), (gzip.compress(big), {"Content-Encoding": "gzip"})):
-        answer = service.post("/irt/calibrate", body, **headers)
-        assert answer.status_code == 413
-        assert "too large" in answer.json()["error"]
-
-
-def test_a_fit_that_takes_too_long_is_ended(start_r):
-    service = start_r("irt", R_SERVICE_FIT_TIMEOUT_SECS="2", R_SERVICE_WORKERS="1")
-    answer = service.post("/irt/calibrate", slow_body(), **{"Content-Encoding": "gzip"})
-    assert answer.status_code == 500
-    assert "R_SERVICE_FIT_TIMEOUT_SECS" in answer.json()["error"]
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_running_however_the_service_ends(start_r, how):
-    service = start_r("irt")
-    thread, _ = in_background_quietly(service, slow_body())
-    busy_worker(service)
-    children = service.workers()
-    assert children
-    service.end(how)
-    until = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in children):
-        assert time.monotonic() < until, "workers outlive their service"
-        time.sleep(0.1)
-    thread.join(60)
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def in_background_quietly(service, body):
-    """As `in_background`, where the service may be gone before it answers."""
-    errors = []
-
-    def post():
-        try:
-            service.post("/irt/calibrate", body, **{"Content-Encoding": "gzip"})
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=post)
-    thread.start()
-    return thread, errors
-
-
 def test_the_version_is_the_projects(r_irt):
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     assert r_irt.get("/healthz").json()["version"] == project["project"]["version"]
-
-
-@pytest.mark.slow
-async def test_a_million_observations_stay_below_4_gib_on_either_side(start_r):
-    service = start_r("irt", R_SERVICE_WORKERS="1")
-    columns, _, b = simulate(20, 20_000, 500, 50)
-    most = [0]
-    done = threading.Event()
-
-    def watch():
-        while not done.wait(0.2):
-            most[0] = max([most[0], *(resident_kib(pid) for pid in service.workers())])
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        response = await calibrate(service, CalibrateRequest(columns))
-    finally:
-        done.set()
-        watcher.join()
-    assert response.fit_meta.metrics["converged"] is True
-    assert response.fit_meta.metrics["n_responses"] == 1_000_000
-    estimates = by_item(response)
-    assert np.mean([abs(estimates[f"q{j}"].params.b - b[j]) for j in range(500)]) < 0.1
-    assert 100_000 < most[0] < 4 * 2**20
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 2**20
-
-
-def resident_kib(pid):
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0)

@@ -31,6 +31,20 @@ test_that("a line with noise is continued, its next weeks within the interval", 
   expect_equal(answer$fitted$value, simulated()$value)
 })
 
+test_that("the interval holds 95 % of the weeks to come, where the line itself is uncertain too", {
+  # Twelve weeks: noise about a line that were known would hold 85 %.
+  found <- vapply(1:25, function(seed) {
+    series <- simulated(weeks = 16, seed = seed)
+    forecast <- fit_forecast(list(series = series[1:12, ]))$forecast
+    value <- series$value[13:16]
+    c(held = mean(forecast$lower < value & value < forecast$upper),
+      width = mean(forecast$upper - forecast$lower))
+  }, c(held = 0, width = 0))
+  expect_gt(mean(found["held", ]), 0.91)
+  # The whole range of a known line's noise is .04.
+  expect_lt(mean(found["width", ]), 0.08)
+})
+
 test_that("a planted anomaly is found with its size, and bends nothing", {
   series <- simulated()
   without <- fit_forecast(list(series = series))
