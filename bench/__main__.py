@@ -78,8 +78,7 @@ def compare(
     processes
         Our runs: with how many engine processes each.
     afterwards
-        Called after our runs, with what our last engine left on the broker and the figures of
-        our first run.
+        Called last, with what our last engine left on the broker and the figures of our first run.
 
     Returns
     -------
@@ -113,8 +112,7 @@ def compare(
             )
         )
         _tell(figures[-1])
-    if figures:
-        afterwards(settings, figures[0])
+    ours = list(figures)
     for peer in peers:
         try:
             figure = run_peer(
@@ -132,6 +130,9 @@ def compare(
         else:
             figures.append(figure)
             _tell(figure)
+    if ours:
+        # Last: it sends more attempts to the topic.
+        afterwards(settings, ours[0])
     return figures, missing
 
 
