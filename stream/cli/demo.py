@@ -29,7 +29,8 @@ from stream.kafka.admin import create_topics
 from stream.kafka.clients import new_producer
 from stream.kafka.progress import unseen_partitions
 from stream.local.addresses import StackAddresses, default_state_dir
-from stream.local.stack import PARTS, R_PARTS, Stack, interruptible
+from stream.local.interrupts import interruptible, raise_if_interrupted
+from stream.local.stack import PARTS, R_PARTS, Stack
 from stream.migrate import migrate
 from stream.settings import Settings
 from stream.sources import reader_for
@@ -290,6 +291,7 @@ def _wait(what: str, done: Callable[[], bool], timeout_s: float) -> None:
     ends_at = time.monotonic() + timeout_s
     with _out.status(f"waiting for {what}"):
         while not done():
+            raise_if_interrupted()
             if time.monotonic() > ends_at:
                 raise StreamError(
                     f"Waited {timeout_s:.0f} s for {what}. The roles' logs are in the state "

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from stream.errors import LocalStackError
+from stream.local.interrupts import raise_if_interrupted
 from stream.local.processes import (
     ProcessRecord,
     end_process,
@@ -167,6 +168,7 @@ class LocalService(ABC):
         retries = _PORT_RETRIES
         deadline = time.monotonic() + self.start_timeout_s
         while True:
+            raise_if_interrupted()
             try:
                 self.probe()
             except LocalStackError as err:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 from urllib.parse import urlsplit
 
 from stream.errors import LocalStackError
@@ -27,6 +23,7 @@ from stream.local.addresses import (
     without_password,
 )
 from stream.local.calibrator import LocalCalibrator
+from stream.local.interrupts import interruptible, uninterruptible
 from stream.local.kafka import LocalKafka
 from stream.local.postgres import LocalPostgres
 from stream.local.processes import free_port, port_is_free, write_atomically
@@ -42,7 +39,6 @@ __all__ = [
     "StackAddresses",
     "default_state_dir",
     "down",
-    "interruptible",
     "read_stack_env",
     "running_stack",
     "status",
@@ -194,7 +190,7 @@ class Stack:
                 addresses = self.addresses
                 self._write_env_file(addresses)
             except BaseException:
-                with _uninterruptible():
+                with uninterruptible():
                     for name in reversed([n for n in local if n not in before]):
                         progress(name, "ending again")
                         with suppress(LocalStackError):
@@ -375,34 +371,3 @@ def running_stack(
         cleanup.callback(stack.down)
         stack.up()
         yield stack
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let SIGTERM break what runs off as Ctrl-C does, so that it can clean up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _uninterruptible() -> Iterator[None]:
-    """Hold a second Ctrl-C off while processes are being ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)

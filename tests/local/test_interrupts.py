@@ -1,0 +1,49 @@
+"""A signal while something is being started breaks it off, also where Python drops exceptions."""
+
+import os
+import signal
+
+import pytest
+
+from stream.local.interrupts import interruptible, raise_if_interrupted, uninterruptible
+
+
+class SignalledWhileFinalized:
+    """Gets a signal inside its finalizer, from where no exception comes out."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        os.kill(os.getpid(), self.number)
+        sum(range(1000))  # The handler runs between two of these instructions.
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_whose_exception_is_lost_breaks_off_at_the_next_look(number, raised):
+    with interruptible():
+        one = SignalledWhileFinalized(number)
+        del one
+        with pytest.raises(raised):
+            raise_if_interrupted()
+        raise_if_interrupted()  # Once is enough.
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_breaks_off_at_once_and_is_forgotten_with_the_block(number, raised):
+    before = signal.getsignal(number)
+    with pytest.raises(raised), interruptible():
+        os.kill(os.getpid(), number)
+    raise_if_interrupted()
+    assert signal.getsignal(number) is before
+
+
+def test_cleaning_up_is_not_broken_off():
+    with interruptible(), uninterruptible():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
