@@ -21,7 +21,8 @@ from stream.engine.kernel.layout import N_CHANGED
 from stream.engine.learner import STATE_VERSION
 from stream.engine.rows import POSITION_KEY, item_key, topic_key
 from stream.engine.state import PartitionState
-from stream.kafka.transaction import Outgoing, PackedMessages
+from stream.kafka.packed import PackedMessages
+from stream.kafka.transaction import Outgoing
 from topics.catalogue import (
     TopicSpec,
     dead_letters_topic,

@@ -33,7 +33,8 @@ from stream.engine.state import Position
 from stream.engine.survey import bounds, live_rows, refuse_members, unavailable
 from stream.errors import FencedError, StreamError
 from stream.kafka.clients import client_config, new_consumer
-from stream.kafka.transaction import Outgoing, PackedMessages, TransactionalPublisher
+from stream.kafka.packed import PackedMessages
+from stream.kafka.transaction import Outgoing, TransactionalPublisher
 from stream.settings import Settings
 from topics.catalogue import (
     attempts_topic,

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stream.errors import FencedError, PublishError
 from stream.kafka.clients import new_producer
+from stream.kafka.packed import PackedMessages, produce_packed
 from stream.settings import Settings
 
-__all__ = ["Outgoing", "PackedMessages", "TransactionalPublisher"]
+__all__ = ["Outgoing", "TransactionalPublisher"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +27,6 @@ _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 5.0
 _CALL_TIMEOUT_S = 10.0
 """Seconds one call to the client may take before it is made again; it resumes where it was."""
-
-_BATCH = 256
-"""Records handed to the client in one call, which holds the interpreter: a tenth of a ms."""
 
 _PERMANENT = {
     KafkaError.MSG_SIZE_TOO_LARGE,
@@ -67,28 +64,6 @@ class Outgoing(NamedTuple):
     headers: list[tuple[str, str | bytes | None]] | None = None
 
 
-class PackedMessages(NamedTuple):
-    """Many records to publish, their bytes in one piece.
-
-    Attributes
-    ----------
-    topics
-        Kind -> catalogue name of its topic.
-    partition
-        Of all of them.
-    data
-        Keys and values.
-    places
-        A record each (n, 5): kind, place and size of the key, place and size of the value
-        (size -1: a tombstone).
-    """
-
-    topics: Mapping[int, str]
-    partition: int
-    data: bytes
-    places: npt.NDArray[np.int64]
-
-
 class TransactionalPublisher:
     """A producer whose every publication is one transaction.
 
@@ -110,6 +85,7 @@ class TransactionalPublisher:
         self._names: dict[str, str] = {}
         self._producer: Producer | None = None
         self._failed: KafkaError | None = None
+        self._fenced = ""
         self._closing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"publish-{transactional_id}")
 
@@ -236,41 +212,22 @@ class TransactionalPublisher:
                 return
 
     def _produce_packed(self, producer: Producer, packed: PackedMessages) -> None:
-        data = packed.data
         for kind, topic in packed.topics.items():
-            name = self._name(topic)
-            places = packed.places[packed.places[:, 0] == kind]
-            for start in range(0, len(places), _BATCH):
-                batch: list[dict[str, Any]] = [
-                    {"key": data[k : k + k_size], "value": data[v : v + v_size]}
-                    if v_size >= 0
-                    else {"key": data[k : k + k_size], "value": None}
-                    for _, k, k_size, v, v_size in places[start : start + _BATCH].tolist()
-                ]
-                self._produce_batch(producer, name, packed.partition, batch)
-
-    def _produce_batch(
-        self, producer: Producer, name: str, partition: int, batch: list[dict[str, Any]]
-    ) -> None:
-        while batch:
-            try:
-                queued = producer.produce_batch(name, batch, partition=partition)
-            except BufferError:
-                queued = 0
-            except KafkaException as exception:
-                self._raise_if_fenced(exception)
-                raise
-            if queued == len(batch):
-                return
-            # What was not queued tells why; only a full queue is worth another try.
-            batch = [message for message in batch if "_error" in message]
-            for message in batch:
-                error = message.pop("_error")
-                if error.code() != KafkaError._QUEUE_FULL:
-                    self._raise_if_fenced(KafkaException(error))
-                    raise KafkaException(error)
-            producer.poll(0.1)
-            self._check_closing()
+            places = packed.places[packed.places[:, 0] == kind, 1:]
+            while len(places):
+                errors = produce_packed(
+                    producer, self._name(topic), packed.partition, packed.data, places
+                )
+                for code in np.unique(errors).tolist():
+                    if code not in (0, KafkaError._QUEUE_FULL):
+                        exception = KafkaException(KafkaError(code))
+                        self._raise_if_fenced(exception)
+                        raise exception
+                places = places[errors != 0]
+                if len(places):
+                    # The client's queue is full: let it send.
+                    producer.poll(0.1)
+                    self._check_closing()
 
     def _persist(self, call: Callable[..., object], *, timed: bool = True) -> None:
         """Make a call again while the client says that it may be.
@@ -302,10 +259,11 @@ class TransactionalPublisher:
     def _raise_if_fenced(self, exception: KafkaException) -> None:
         error: KafkaError = exception.args[0]
         if error.fatal() or error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED):
-            raise FencedError(
+            self._fenced = (
                 f"{self.transactional_id} was taken over by another process, or its transaction "
                 f"was given up by the broker ({error}). Nothing of it became visible. Start again."
-            ) from exception
+            )
+            raise FencedError(self._fenced) from exception
 
     def _unpublishable(self, error: KafkaError) -> PublishError:
         return PublishError(
@@ -318,6 +276,9 @@ class TransactionalPublisher:
             self._failed = self._failed or error
 
     def _live(self) -> Producer:
+        if self._fenced:
+            # The client itself takes its next transaction for one that may be tried again.
+            raise FencedError(self._fenced)
         if self._producer is None:
             raise PublishError(
                 f"{self.transactional_id} published before init() or after close(); nothing was "

@@ -13,7 +13,8 @@ from stream.domain.window import DAY_MS
 from stream.engine.flush import Flush, Indicators
 from stream.engine.params import ParamsStore
 from stream.engine.state import PartitionState
-from stream.kafka.transaction import Outgoing, PackedMessages
+from stream.kafka.packed import PackedMessages
+from stream.kafka.transaction import Outgoing
 
 MONDAY = 20_000 - (20_000 + 3) % 7
 """Day number of a Monday in 2024."""

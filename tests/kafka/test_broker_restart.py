@@ -11,6 +11,7 @@ from stream.kafka.reader import Record, TailReader
 from stream.kafka.transaction import Outgoing, TransactionalPublisher
 from stream.local.stack import Stack, running_stack
 from stream.settings import Settings
+from tests.kafka.records import packed
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -30,7 +31,8 @@ async def test_every_publication_arrives_once_and_whole_over_a_killed_broker() -
         sent: list[list[bytes]] = []
         while not killing.done() or len(sent) < 50:
             keys = [f"{len(sent)}-{n}".encode() for n in range(100)]
-            await publisher.publish([Outgoing(TOPIC, key, b"v") for key in keys])
+            single = [Outgoing(TOPIC, key, b"v") for key in keys[:50]]
+            await publisher.publish([*single, packed(TOPIC, 1, [(key, b"v") for key in keys[50:]])])
             sent.append(keys)
             await asyncio.sleep(0.05)
         await killing

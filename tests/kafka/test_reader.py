@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 
 import pytest
-from aiokafka.partitioner import murmur2
 
-from stream.errors import FencedError, PublishError, TopicMismatchError
+from stream.errors import TopicMismatchError
 from stream.kafka.admin import create_topics
 from stream.kafka.clients import new_producer
 from stream.kafka.reader import Record, TailReader, read_whole
-from stream.kafka.transaction import Outgoing, TransactionalPublisher
 from stream.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -139,53 +136,3 @@ async def test_a_failing_handler_ends_the_reader_and_tells(settings: Settings) -
         await reader.caught_up()
     assert [type(error) for error in told] == [ZeroDivisionError]
     await reader.stop()
-
-
-async def test_a_publication_is_whole_and_placed_by_key_as_by_every_client(
-    settings: Settings,
-) -> None:
-    publisher = TransactionalPublisher(settings, "p")
-    await publisher.init()
-    await publisher.publish([])
-    await publisher.publish(
-        [
-            Outgoing("theta-updates", b"anna", b"by key"),
-            Outgoing("theta-updates", b"anna", None, 0, [("why", b"test")]),
-        ]
-    )
-    await publisher.close()
-    records = await asyncio.to_thread(_whole, settings, "theta-updates")
-    by_value = {r.value(): r for r in records}
-    # murmur2("anna") as in Kafka's Java client, modulo the 4 partitions of the test.
-    assert by_value[b"by key"].partition() == (murmur2(b"anna") & 0x7FFFFFFF) % settings.partitions
-    assert by_value[None].headers() == [("why", b"test")]
-    assert by_value[None].partition() == 0
-
-
-async def test_the_owner_before_is_fenced_and_publishes_nothing(settings: Settings) -> None:
-    old = TransactionalPublisher(settings, "p")
-    await old.init()
-    await old.publish([Outgoing(TOPIC, b"k", b"old")])
-    new = TransactionalPublisher(settings, "p")
-    await new.init()
-    with pytest.raises(FencedError):
-        await old.publish([Outgoing(TOPIC, b"k", b"stale")])
-    await new.publish([Outgoing(TOPIC, b"k", b"new")])
-    await old.close()
-    await new.close()
-    assert _values(await asyncio.to_thread(_whole, settings)) == ["new", "old"]
-
-
-async def test_a_record_too_large_is_refused_whole_and_the_next_publication_works(
-    settings: Settings,
-) -> None:
-    publisher = TransactionalPublisher(settings, "p")
-    await publisher.init()
-    for size in (3 * 1024 * 1024, 20 * 1024 * 1024):
-        with pytest.raises(PublishError, match="Nothing of the"):
-            await publisher.publish(
-                [Outgoing(TOPIC, b"k", b"beside it"), Outgoing(TOPIC, b"k", os.urandom(size))]
-            )
-    await publisher.publish([Outgoing(TOPIC, b"k", b"next")])
-    await publisher.close()
-    assert _values(await asyncio.to_thread(_whole, settings)) == ["next"]
