@@ -267,13 +267,16 @@ class Engine(Service):
         records = cast("list[KafkaRecord]", event.value)
         limit = self.settings.flush_rows
         partition.unacknowledged[source].append(event)
-        for start in range(0, len(records), _SLICE_RECORDS):
+        count = len(records)
+        while records:
             async with partition.lock, self._turn:
                 if partition.revoked:
                     return
                 partition.torn = True
-                fold(records[start : start + _SLICE_RECORDS])
+                fold(records[:_SLICE_RECORDS])
                 partition.torn = False
+            # Not needed until it is acknowledged: all at once they take long to be given back.
+            del records[:_SLICE_RECORDS]
             await self._make_room(partition)
             if partition.changed_since is None and state.has_changes:
                 partition.changed_since = time.monotonic()
@@ -284,7 +287,7 @@ class Engine(Service):
                     partition.flushed.clear()
                     await partition.flushed.wait()
             await asyncio.sleep(0)
-        metrics.records.labels(source).inc(len(records))
+        metrics.records.labels(source).inc(count)
 
     async def _make_room(self, partition: Partition) -> None:
         """Let the state's memory grow in a thread: copying it takes longer than a lookup may."""

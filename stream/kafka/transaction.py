@@ -218,16 +218,17 @@ class TransactionalPublisher:
                 errors = produce_packed(
                     producer, self._name(topic), packed.partition, packed.data, places
                 )
+                if not errors.any():
+                    break
                 for code in np.unique(errors).tolist():
                     if code not in (0, KafkaError._QUEUE_FULL):
                         exception = KafkaException(KafkaError(code))
                         self._raise_if_fenced(exception)
                         raise exception
+                # The client's queue is full: let it send.
                 places = places[errors != 0]
-                if len(places):
-                    # The client's queue is full: let it send.
-                    producer.poll(0.1)
-                    self._check_closing()
+                producer.poll(0.1)
+                self._check_closing()
 
     def _persist(self, call: Callable[..., object], *, timed: bool = True) -> None:
         """Make a call again while the client says that it may be.
