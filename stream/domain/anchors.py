@@ -6,6 +6,9 @@ from math import fsum, sqrt
 
 __all__ = ["AnchorCandidate", "AnchorRules", "choose_anchors", "unfit_reasons"]
 
+_RESPONSE_INFORMATION = 0.2
+"""About what a response tells of b (1 / logits^2): P (1 - P) averaged over N(0, 1) learners."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnchorCandidate:
@@ -77,8 +80,10 @@ def choose_anchors(
     """Choose anchors spread over the difficulties.
 
     Of the fit items the range of difficulty is cut into as many slots as anchors are wanted;
-    the best item of each slot (steep, steady, much answered) comes first, then the second
-    best, until there are enough.
+    the best item of each slot (steady, much answered) comes first, then the second best, until
+    there are enough. How steep an item came out counts for nothing beyond ``min_a``: the steepest
+    of many owe it to chance in part, and as the reference they would hold the scale too narrow
+    for good (regression to the mean).
 
     Parameters
     ----------
@@ -118,5 +123,6 @@ def _sd(candidate: AnchorCandidate) -> float:
 
 
 def _rank(candidate: AnchorCandidate) -> tuple[float, int, str]:
-    """Sort key, best first: slope, discounted by how much b wanders; then responses."""
-    return -candidate.a / (1.0 + 2.0 * _sd(candidate)), -candidate.n, candidate.item_id
+    """Sort key, best first: variance of b by its few responses and its wandering; responses."""
+    sampling = 1.0 / (_RESPONSE_INFORMATION * max(1, candidate.n))
+    return sampling + _sd(candidate) ** 2, -candidate.n, candidate.item_id

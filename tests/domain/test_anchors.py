@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from stream.domain.anchors import AnchorCandidate, AnchorRules, choose_anchors, unfit_reasons
@@ -42,9 +43,27 @@ def test_anchors_spread_over_the_difficulties_before_they_crowd():
     assert choose_anchors([*hard, *reversed(easy)], 3) == ["easy0", "easy1", "hard"]
 
 
-def test_steady_items_come_before_wandering_ones_of_the_same_slope():
-    steady, wandering = candidate("steady"), candidate("wandering", b_history=(-0.4, 0.4))
+def test_steady_items_come_before_wandering_ones_however_steep():
+    steady, wandering = candidate("steady"), candidate("wandering", a=2.0, b_history=(-0.4, 0.4))
     assert choose_anchors([wandering, steady], 1) == ["steady"]
+
+
+def test_much_answered_items_come_before_others_unless_they_wander():
+    known, hardly = candidate("known", n=2000), candidate("hardly", a=2.0)
+    assert choose_anchors([hardly, known], 1) == ["known"]
+    wandering = candidate("wandering", n=2000, b_history=(-0.4, 0.4))
+    assert choose_anchors([hardly, wandering], 1) == ["hardly"]
+
+
+def test_anchors_are_not_the_items_whose_slopes_came_out_too_steep_by_chance():
+    # Slopes differ as items do (.3), their errors are those of 200 responses. Chosen as the
+    # steepest, the anchors' slopes would be 15 % too steep on average.
+    rng = np.random.default_rng(1)
+    true, error = rng.normal(0.0, 0.3, 2000), rng.normal(0.0, 0.25, 2000)
+    b, n = rng.uniform(-2.0, 2.0, 2000), rng.integers(100, 300, 2000)
+    items = zip(np.exp(true + error).tolist(), b.tolist(), n.tolist(), strict=True)
+    chosen = choose_anchors((candidate(f"{k:04}", *item) for k, item in enumerate(items)), 500)
+    assert abs(error[[int(name) for name in chosen]].mean()) < 0.04
 
 
 def test_never_more_than_wanted_and_none_where_none_fits():
