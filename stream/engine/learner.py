@@ -30,7 +30,7 @@ def check_version(user_id: str, version: int) -> None:
         raise StateVersionError(
             f"The state of learner {user_id!r} has version {version}; this release reads "
             f"{STATE_VERSION}. Nothing was changed. Start the release that wrote it, or "
-            "set a new THETASTREAM_TOPIC_PREFIX and replay the log."
+            "stop all engines and make the state anew from the log: `thetastream rebuild`."
         )
 
 

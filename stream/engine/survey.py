@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from stream.engine.state import Position
 from stream.errors import BrokerUnavailableError, StreamError, TopicMismatchError
 from stream.kafka.admin import describe_topics
 from stream.kafka.clients import client_config, new_consumer
-from stream.kafka.reader import Record, read_whole
+from stream.kafka.reader import Record, patiently, read_whole
 from stream.settings import Settings
 from topics.catalogue import (
     TopicSpec,
@@ -200,17 +199,7 @@ def bounds(settings: Settings, consumer: Consumer, spec: TopicSpec, number: int)
         The broker does not answer.
     """
     place = TopicPartition(settings.topic(spec.name), number)
-    gives_up_at = time.monotonic() + _TIMEOUT_S
-    while True:
-        try:
-            begin, end = consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
-        except KafkaException as error:
-            # Just after a start or a topic's making, leaders are not known.
-            if not error.args[0].retriable() or time.monotonic() > gives_up_at:
-                raise
-            time.sleep(0.2)
-        else:
-            return begin, end
+    return patiently(lambda: consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S))
 
 
 def unavailable(settings: Settings, error: KafkaException) -> BrokerUnavailableError:

@@ -29,7 +29,7 @@ from stream.errors import BrokerUnavailableError, TopicMismatchError
 from stream.kafka.clients import new_consumer
 from stream.settings import Settings
 
-__all__ = ["Handler", "Record", "TailReader", "read_whole"]
+__all__ = ["Handler", "Record", "TailReader", "patiently", "read_whole"]
 
 logger = logging.getLogger(__name__)
 
@@ -127,11 +127,11 @@ def read_whole(
             if (partitions is None or partition in partitions)
             and (until is None or partition in until)
         ]
-        ends = _patiently(lambda: _ends(consumer, wanted))
+        ends = patiently(lambda: _ends(consumer, wanted))
         if until is not None:
             ends = {key: min(end, until[key[1]]) for key, end in ends.items()}
         if since_ms is not None:
-            wanted = _patiently(lambda: _starts(consumer, wanted, since_ms))
+            wanted = patiently(lambda: _starts(consumer, wanted, since_ms))
         reached = {(w.topic, w.partition): max(w.offset, 0) for w in wanted}
         consumer.assign([w for w in wanted if w.offset < ends[w.topic, w.partition]])
         lag = {key for key, end in ends.items() if reached[key] < end}
@@ -377,8 +377,14 @@ _PERMANENT = {
 }
 
 
-def _patiently(ask: Callable[[], T]) -> T:
-    """Ask again for a while: just after a start or a topic's making, leaders are not known."""
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask a consumer again for a while: after a start or a topic's making, leaders are not known.
+
+    Raises
+    ------
+    KafkaException
+        The broker does not answer, or not with what was asked for.
+    """
     gives_up_at = time.monotonic() + _REQUEST_TIMEOUT_S
     while True:
         try:
