@@ -16,7 +16,7 @@ from stream.kafka.clients import new_producer
 from stream.kafka.reader import Record, read_whole
 from stream.settings import Settings
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 LEARNERS, ITEMS = 60, 10
 NOW_MS = 1_750_000_000_000
 
