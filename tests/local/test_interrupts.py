@@ -8,6 +8,14 @@ import pytest
 from stream.local.interrupts import interruptible, raise_if_interrupted, uninterruptible
 
 
+@pytest.fixture(autouse=True)
+def _heeded():
+    """Heed Ctrl-C: a shell that runs the tests in the background has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class SignalledWhileFinalized:
     """Gets a signal inside its finalizer, from where no exception comes out."""
 
@@ -41,6 +49,14 @@ def test_a_signal_breaks_off_at_once_and_is_forgotten_with_the_block(number, rai
         os.kill(os.getpid(), number)
     raise_if_interrupted()
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interruptible():
+        os.kill(os.getpid(), signal.SIGINT)
+        raise_if_interrupted()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_cleaning_up_is_not_broken_off():
