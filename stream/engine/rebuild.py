@@ -22,7 +22,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from itertools import islice
 
-import numpy as np
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -33,7 +32,7 @@ from stream.engine.state import Position
 from stream.engine.survey import bounds, live_rows, refuse_members, unavailable
 from stream.errors import FencedError, StreamError
 from stream.kafka.clients import client_config, new_consumer
-from stream.kafka.packed import PackedMessages
+from stream.kafka.packed import PackedMessages, pack
 from stream.kafka.transaction import Outgoing, TransactionalPublisher
 from stream.settings import Settings
 from topics.catalogue import (
@@ -149,22 +148,12 @@ def _tombstones(settings: Settings, number: int) -> tuple[int, list[Outgoing | P
     _, keys = live_rows(settings, number)
     keys.discard(POSITION_KEY)
     empty = Position(abilities=abilities_end - 1, state_version=STATE_VERSION)
-    left = iter(keys)
+    left = ((key, None) for key in keys)
     parts = iter(lambda: list(islice(left, _AT_ONCE)), [])
     return letters_end, [
-        *(_packed(part, number) for part in parts),
+        *(pack(engine_state_topic.name, number, part) for part in parts),
         Outgoing(engine_state_topic.name, POSITION_KEY, encode(empty), number),
     ]
-
-
-def _packed(keys: list[bytes], number: int) -> PackedMessages:
-    """Return a tombstone for each key."""
-    sizes = np.array([len(key) for key in keys], np.int64)
-    places = np.zeros((len(keys), 5), np.int64)
-    places[:, 1] = np.cumsum(sizes) - sizes
-    places[:, 2] = sizes
-    places[:, 4] = -1
-    return PackedMessages({0: engine_state_topic.name}, number, b"".join(keys), places)
 
 
 def _delete_letters(settings: Settings, number: int, end: int) -> None:

@@ -9,14 +9,15 @@ confluent-kafka uses; what that assumes is written at :func:`client_of` and test
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from confluent_kafka import Producer, cimpl
 
-__all__ = ["PackedMessages", "produce_packed"]
+__all__ = ["PackedMessages", "pack", "produce_packed"]
 
 _COPY = 0x2  # RD_KAFKA_MSG_F_COPY: the bytes are taken over before the call returns.
 
@@ -69,6 +70,30 @@ class PackedMessages(NamedTuple):
     partition: int
     data: bytes
     places: npt.NDArray[np.int64]
+
+
+def pack(
+    topic: str, partition: int, records: Sequence[tuple[bytes, bytes | None]]
+) -> PackedMessages:
+    """Pack keys and values of one topic.
+
+    Parameters
+    ----------
+    topic
+        Catalogue name.
+    partition
+        Of all records.
+    records
+        Pairs of key and value (None: a tombstone), in order.
+    """
+    n = len(records)
+    key_size = np.fromiter((len(key) for key, _ in records), np.int64, n)
+    value_size = np.fromiter((-1 if v is None else len(v) for _, v in records), np.int64, n)
+    size = key_size + np.maximum(value_size, 0)
+    key = np.cumsum(size) - size
+    places = np.column_stack((np.zeros(n, np.int64), key, key_size, key + key_size, value_size))
+    data = b"".join(chain.from_iterable((key, value or b"") for key, value in records))
+    return PackedMessages({0: topic}, partition, data, places)
 
 
 def client_of(producer: Producer) -> int:

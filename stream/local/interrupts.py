@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -22,21 +22,13 @@ signal too, and loops that wait look at the note."""
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Let SIGTERM break what runs off as Ctrl-C does, so that it can clean up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {one: signal.getsignal(one) for one in _SIGNALS}
-    for one, handler in before.items():
-        # A shell that runs a command in the background has it ignore Ctrl-C.
-        if handler is not signal.SIG_IGN:
-            signal.signal(one, _break_off)
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-        if _break_off not in before.values():
-            _arrived.clear()
+    outermost = signal.getsignal(signal.SIGTERM) is not _break_off
+    with _handling(_break_off):
+        try:
+            yield
+        finally:
+            if outermost:
+                _arrived.clear()
 
 
 def raise_if_interrupted() -> None:
@@ -45,18 +37,29 @@ def raise_if_interrupted() -> None:
         _raise_for(_arrived.pop())
 
 
-@contextmanager
-def uninterruptible() -> Iterator[None]:
+def uninterruptible() -> AbstractContextManager[None]:
     """Hold a second Ctrl-C off while processes are being ended."""
+    return _handling(signal.SIG_IGN)
+
+
+@contextmanager
+def _handling(
+    handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers,
+) -> Iterator[None]:
+    """Handle both signals so for a while; in the main thread, the only one that can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {one: signal.signal(one, signal.SIG_IGN) for one in _SIGNALS}
+    before = {one: signal.getsignal(one) for one in _SIGNALS}
+    for one, known in before.items():
+        # A shell that runs a command in the background has it ignore Ctrl-C.
+        if known is not signal.SIG_IGN:
+            signal.signal(one, handler)
     try:
         yield
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for one, known in before.items():
+            signal.signal(one, known)
 
 
 def _break_off(number: int, _frame: FrameType | None) -> NoReturn:

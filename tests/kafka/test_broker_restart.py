@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from stream.kafka.admin import create_topics
+from stream.kafka.packed import pack
 from stream.kafka.reader import Record, TailReader
 from stream.kafka.transaction import Outgoing, TransactionalPublisher
 from stream.local.stack import Stack, running_stack
 from stream.settings import Settings
-from tests.kafka.records import packed
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -32,7 +32,7 @@ async def test_every_publication_arrives_once_and_whole_over_a_killed_broker() -
         while not killing.done() or len(sent) < 50:
             keys = [f"{len(sent)}-{n}".encode() for n in range(100)]
             single = [Outgoing(TOPIC, key, b"v") for key in keys[:50]]
-            await publisher.publish([*single, packed(TOPIC, 1, [(key, b"v") for key in keys[50:]])])
+            await publisher.publish([*single, pack(TOPIC, 1, [(key, b"v") for key in keys[50:]])])
             sent.append(keys)
             await asyncio.sleep(0.05)
         await killing

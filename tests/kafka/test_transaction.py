@@ -13,11 +13,10 @@ from confluent_kafka import KafkaError, Producer, cimpl
 
 from stream.errors import FencedError, PublishError
 from stream.kafka.admin import create_topics
-from stream.kafka.packed import PackedMessages, client_of, produce_packed
+from stream.kafka.packed import PackedMessages, client_of, pack, produce_packed
 from stream.kafka.reader import Record, read_whole
 from stream.kafka.transaction import Outgoing, TransactionalPublisher
 from stream.settings import Settings
-from tests.kafka.records import packed
 
 pytestmark = pytest.mark.integration
 
@@ -38,7 +37,7 @@ def single(topic: str, partition: int, records: list[tuple[bytes, bytes | None]]
 def in_one_piece(
     topic: str, partition: int, records: list[tuple[bytes, bytes | None]]
 ) -> list[PackedMessages]:
-    return [packed(topic, partition, records)]
+    return [pack(topic, partition, records)]
 
 
 ways = pytest.mark.parametrize("handed_over", [single, in_one_piece])
@@ -84,7 +83,7 @@ async def test_packed_records_arrive_byte_by_byte_in_their_order(settings: Setti
     records[17] = (b"erased", None)
     publisher = TransactionalPublisher(settings, "p")
     await publisher.init()
-    await publisher.publish([packed(TOPIC, 2, records)])
+    await publisher.publish([pack(TOPIC, 2, records)])
     await publisher.close()
     found = await asyncio.to_thread(whole, settings)
     assert [(r.key(), r.value()) for r in found] == records
@@ -96,7 +95,7 @@ async def test_a_full_queue_tells_which_records_were_not_taken(settings: Setting
         {"bootstrap.servers": settings.kafka_broker, "queue.buffering.max.messages": 1000}
     )
     records: list[tuple[bytes, bytes | None]] = [(b"%d" % n, b"v") for n in range(1500)]
-    message = packed(TOPIC, 0, records)
+    message = pack(TOPIC, 0, records)
     topic = settings.topic(TOPIC)
     errors = produce_packed(producer, topic, 0, message.data, message.places[:, 1:])
     assert set(errors.tolist()) == {0, KafkaError._QUEUE_FULL}
@@ -118,7 +117,7 @@ async def test_the_publisher_waits_while_the_clients_queue_is_full(
     publisher = TransactionalPublisher(settings, "p")
     await publisher.init()
     records: list[tuple[bytes, bytes | None]] = [(b"%d" % n, b"v") for n in range(3500)]
-    await publisher.publish([packed(TOPIC, 1, records)])
+    await publisher.publish([pack(TOPIC, 1, records)])
     await publisher.close()
     assert [r.key() for r in await asyncio.to_thread(whole, settings)] == [k for k, _ in records]
 
