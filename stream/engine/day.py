@@ -155,10 +155,14 @@ class Day:
         self.topics[topic] = (theta, variance)
         self._packed = None
 
+    def rows(self) -> list[tuple[int, int, int, int, int]]:
+        """Return (time, response_time, item, topic, flags) of all rows."""
+        return list(_ROW.iter_unpack(self._rows))
+
     def valid_rows(self) -> list[tuple[int, int, int, int, int]]:
         """Return (time, response_time, item, topic, flags) of the valid attempts."""
         excluded = VOIDED | OPERATION
-        return [row for row in _ROW.iter_unpack(self._rows) if not row[4] & excluded]
+        return [row for row in self.rows() if not row[4] & excluded]
 
     def pack(self) -> bytes:
         """Return the day as bytes."""

@@ -6,15 +6,33 @@ import struct
 
 from stream.domain import ability
 from stream.domain.memory import ENTRY_BYTES, ItemMemory
-from stream.engine.day import Day
+from stream.domain.window import DAY_MS
+from stream.engine.day import CORRECT, Day
 from stream.errors import StateVersionError
 
-__all__ = ["STATE_VERSION", "Learner", "Topic", "check_version", "day_key", "head_key"]
+__all__ = [
+    "READABLE_VERSIONS",
+    "STATE_VERSION",
+    "VERSIONS_READ",
+    "Learner",
+    "Topic",
+    "check_version",
+    "day_key",
+    "head_key",
+]
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 """First byte of every head row. An on-disk format: a change needs a migration and an ADR."""
 
+READABLE_VERSIONS = (1, STATE_VERSION)
+"""Versions that are read; what is written next is of the last."""
+
+VERSIONS_READ = " and ".join(map(str, READABLE_VERSIONS))
+"""The same for messages."""
+
 _HEAD = struct.Struct("<BQHIIIddddHH")
+_SETTLED = struct.Struct("<I")
+"""What version 1 has not: answers that the memory table holds. There it held all of them."""
 _TOPIC = struct.Struct("<dddIIIQH")
 
 
@@ -24,12 +42,12 @@ def check_version(user_id: str, version: int) -> None:
     Raises
     ------
     StateVersionError
-        It is another version than :data:`STATE_VERSION`.
+        It is none of :data:`READABLE_VERSIONS`.
     """
-    if version != STATE_VERSION:
+    if version not in READABLE_VERSIONS:
         raise StateVersionError(
             f"The state of learner {user_id!r} has version {version}; this release reads "
-            f"{STATE_VERSION}. Nothing was changed. Start the release that wrote it, or "
+            f"{VERSIONS_READ}. Nothing was changed. Start the release that wrote it, or "
             "stop all engines and make the state anew from the log: `thetastream rebuild`."
         )
 
@@ -126,7 +144,7 @@ class Learner:
         self.days: dict[int, Day] = {}
 
     def pack_head(self) -> bytes:
-        """Return all but the days as bytes."""
+        """Return all but the days as bytes; the memory table holds all answers."""
         parts = [
             _HEAD.pack(
                 STATE_VERSION,
@@ -141,7 +159,8 @@ class Learner:
                 self.form,
                 len(self.topics),
                 len(self.memory),
-            )
+            ),
+            _SETTLED.pack(self.folded),
         ]
         for topic in self.topics:
             name = topic.topic_id.encode()
@@ -162,18 +181,23 @@ class Learner:
         return b"".join(parts)
 
     @classmethod
-    def unpack_head(cls, user_id: str, data: bytes, *, memory: bool = True) -> Learner:
-        """Read a learner without days, and without what it remembers if ``memory`` is False.
+    def unpack_head(cls, user_id: str, data: bytes) -> Learner:
+        """Read a learner without days, and without what it remembers.
 
         Raises
         ------
         StateVersionError
             The row was written by a version that this one cannot read.
         """
+        return cls._read_head(user_id, data)[0]
+
+    @classmethod
+    def _read_head(cls, user_id: str, data: bytes) -> tuple[Learner, bytes, int]:
+        """Return the learner of a head row, its memory table, and the answers that this holds."""
         check_version(user_id, data[0])
         learner = cls(user_id)
         (
-            _,
+            version,
             learner.latest_ms,
             learner.first_day,
             learner.attempts,
@@ -187,6 +211,10 @@ class Learner:
             n_remembered,
         ) = _HEAD.unpack_from(data)
         at = _HEAD.size
+        settled = learner.folded
+        if version > 1:
+            (settled,) = _SETTLED.unpack_from(data, at)
+            at += _SETTLED.size
         for _ in range(n_topics):
             d0, s, r, folded, attempts, correct, latest_ms, length = _TOPIC.unpack_from(data, at)
             at += _TOPIC.size
@@ -197,9 +225,7 @@ class Learner:
             topic.latest_ms = latest_ms
             at += length
             learner.topics.append(topic)
-        if memory:
-            learner.memory = ItemMemory.unpack(data[at : at + n_remembered * ENTRY_BYTES])
-        return learner
+        return learner, data[at : at + n_remembered * ENTRY_BYTES], settled
 
     def rows(self) -> tuple[bytes, bytes]:
         """Return the head row and the joined day rows, ascending."""
@@ -208,16 +234,34 @@ class Learner:
 
     @classmethod
     def from_rows(cls, user_id: str, head: bytes, days: bytes) -> Learner:
-        """Read what :meth:`rows` wrote.
+        """Read a head row and the joined day rows of the same moment.
 
         Raises
         ------
         StateVersionError
             The rows were written by a version that this one cannot read.
         """
-        learner = cls.unpack_head(user_id, head)
+        learner, memory, settled = cls._read_head(user_id, head)
         at = 0
         while at < len(days):
             day, at = Day.unpack(days, at)
             learner.days[day.day] = day
+        learner.memory = ItemMemory.unpack(memory)
+        learner._settle(settled)
         return learner
+
+    def _settle(self, settled: int) -> None:
+        """Let the memory table hold all answers, not only the first ``settled``.
+
+        The others are the last rows, in the order in which they were folded.
+        """
+        rows = [
+            (number * DAY_MS + row[0], row)
+            for number in sorted(self.days)
+            for row in self.days[number].rows()
+        ]
+        latest = rows[max(0, len(rows) - (self.folded - settled)) :]
+        for number, (time_ms, (_, _, item, _, flags)) in enumerate(
+            latest, self.folded - len(latest)
+        ):
+            self.memory.remember(item, number, time_ms // 1000, bool(flags & CORRECT))

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from schemas.codec import decode
 from schemas.outputs import ItemPartial, TopicPartial
 from stream.engine.kernel.transfer import OTHER, UNREADABLE
-from stream.engine.learner import STATE_VERSION
+from stream.engine.learner import READABLE_VERSIONS, STATE_VERSION, VERSIONS_READ
 from stream.engine.state import PartitionState, Position
 from stream.errors import StateVersionError
 
@@ -83,10 +83,10 @@ class StateLoader:
         position = self._rest.pop(POSITION_KEY, None)
         if position is not None:
             state.position = decode(position, Position)
-        if state.position.state_version != STATE_VERSION:
+        if state.position.state_version not in READABLE_VERSIONS:
             raise StateVersionError(
                 f"The state of partition {state.partition} has version "
-                f"{state.position.state_version}; this release reads {STATE_VERSION}. Nothing was "
+                f"{state.position.state_version}; this release reads {VERSIONS_READ}. Nothing was "
                 "changed. Start the release that wrote it, or stop the engines and run "
                 "`thetastream rebuild`."
             )
@@ -94,9 +94,10 @@ class StateLoader:
             raise StateVersionError(
                 f"{len(self._unreadable)} rows of partition {state.partition}, the first under "
                 f"{min(self._unreadable)!r}, are of another version or broken; this release reads "
-                f"{STATE_VERSION}. Nothing was changed. Start the release that wrote them, or stop "
+                f"{VERSIONS_READ}. Nothing was changed. Start the release that wrote them, or stop "
                 "the engines and run `thetastream rebuild`."
             )
+        state.position.state_version = STATE_VERSION
         for key, value in self._rest.items():
             if value is None:
                 continue

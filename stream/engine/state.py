@@ -22,7 +22,7 @@ from stream.engine.corrections import is_retained, revise
 from stream.engine.day import attempt_hash
 from stream.engine.ingest import columns_of
 from stream.engine.kernel import fold as kernel
-from stream.engine.learner import Learner
+from stream.engine.learner import STATE_VERSION, Learner
 from stream.engine.params import ItemInForce, ParamsStore
 from stream.engine.store import Store
 from stream.errors import RecordError
@@ -64,7 +64,7 @@ class Position(msgspec.Struct):
     stream_week: int = 0
     weeks_published: int = 0
     counts: dict[str, int] = msgspec.field(default_factory=dict)
-    state_version: int = 1
+    state_version: int = STATE_VERSION
 
 
 class PartitionState:

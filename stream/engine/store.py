@@ -338,7 +338,7 @@ class Store:
             return None
         out = np.empty(transfer.export_size(self.arrays, number), np.uint8)
         end = transfer.export_head(self.arrays, number, STATE_VERSION, out, 0)
-        return Learner.unpack_head(user_id, out[:end].tobytes(), memory=False)
+        return Learner.unpack_head(user_id, out[:end].tobytes())
 
     def write(self, learner: Learner, changed_day: int) -> None:
         """Put a decoded learner in place of what was read; only one day of it was changed."""

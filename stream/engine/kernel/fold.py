@@ -12,7 +12,7 @@ from stream.compiling import compiled
 from stream.domain.ability import fold_drifted, match, topic_ability
 from stream.domain.memory import DEFAULT_CAPACITY, MAX_COUNT
 from stream.domain.practice import NEVER_MET, features, next_form, plug_in
-from stream.engine.kernel.heap import begin, move, reserve
+from stream.engine.kernel.heap import begin, grow, move, reserve
 from stream.engine.kernel.layout import (
     ATTEMPTS,
     CORRECT_N,
@@ -45,8 +45,10 @@ from stream.engine.kernel.layout import (
     ROWS_AT,
     ROWS_CAPACITY,
     S_TOPIC,
+    SETTLED,
     SHIFT,
     SNAPSHOT_WORDS,
+    STORAGE_DAYS,
     STREAM_WEEK,
     T_ATTEMPTS,
     T_CORRECT,
@@ -65,6 +67,9 @@ __all__ = ["ACCEPTED", "DUPLICATE", "NO_TOPIC", "OPERATION", "TOO_LATE", "fold",
 ACCEPTED, DUPLICATE, TOO_LATE, OPERATION, FULL, REFUSED = range(6)
 """Outcomes. An OPERATION (void, regrade) is left to the caller; FULL: the heap must grow; a REFUSED
 record is no event."""
+
+MOST_UNSETTLED = 256
+"""Answers read from their rows at most; a memory table without them is searched faster."""
 
 NO_TOPIC = 0xFFFF
 CORRECT_FLAG = 1
@@ -114,8 +119,18 @@ def known(s: Arrays, base: int, attempt: int) -> bool:
 
 
 @compiled
-def recall(s: Arrays, base: int, item: int) -> int:
-    """Return the remembered entry of an item (its number), or -1."""
+def unsettled(s: Arrays, base: int) -> int:
+    """Return how many of a learner's latest answers its memory table does not hold yet.
+
+    They are its last rows, in the order in which they were folded.
+    """
+    half = 2 * base
+    return min(s.i4[half + FOLDED] - s.i4[half + SETTLED], s.i4[half + N_ROWS])
+
+
+@compiled
+def remembered(s: Arrays, base: int, item: int) -> int:
+    """Return the entry of an item in the memory table (its number), or -1."""
     i4 = s.i4
     place = np.uint64(2 * s.i8[base + MEMORY_AT])
     for k in range(i4[2 * base + N_MEMORY]):
@@ -126,37 +141,59 @@ def recall(s: Arrays, base: int, item: int) -> int:
 
 
 @compiled
-def advantage(s: Arrays, base: int, topic: int, entry: int, start_ms: int) -> float:
-    """As :func:`stream.domain.practice.advantage`; ``topic`` (word) and ``entry`` may be -1."""
-    i8, i4 = s.i8, s.i4
-    right = wrong = 0
-    topic_s = 0.0
-    if topic >= 0:
-        right = i4[2 * topic + T_CORRECT]
-        wrong = i4[2 * topic + T_ATTEMPTS] - right
-        topic_s = i8[topic + 3] / 1000
-    trace = NEVER_MET
-    if entry >= 0:
-        half = 2 * (i8[base + MEMORY_AT] + MEMORY_WORDS * entry)
-        number, counts = i4[half + 1], i4[half + 3]
-        time_s = i4[half + 2] & 0xFFFF_FFFF
-        trace = (number & 0x7FFF_FFFF, time_s, counts & 0xFF, (counts >> 8) & 0xFF, number < 0)
-    folded = i4[2 * base + FOLDED]
-    row = features(right, wrong, topic_s, s.f8[base + FORM], trace, folded, start_ms / 1000)
-    total = 0.0
-    for k in range(len(row)):
-        total += s.weights[k] * row[k]
-    return total
+def day_of_row(s: Arrays, base: int, row: int) -> int:
+    """Return the number of the day that a row belongs to, one of the latest."""
+    i4 = s.i4
+    half = 2 * base
+    before = i4[half + N_ROWS]
+    day = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS] + DAY_WORDS * i4[half + N_DAYS]
+    while before > row:
+        day -= DAY_WORDS
+        before -= i4[2 * day + D_ROWS]
+    return i4[2 * day + D_DAY]
 
 
 @compiled
-def remember(s: Arrays, base: int, entry: int, item: int, time_s: int, correct: int) -> None:
-    """As :meth:`stream.domain.memory.ItemMemory.remember`; ``entry`` from :func:`recall`."""
+def recall(s: Arrays, base: int, item: int) -> tuple[int, int, int, int, bool]:
+    """As :meth:`stream.domain.memory.ItemMemory.recall`; NEVER_MET for an unknown item.
+
+    The latest answers are read from their rows, which hold them already.
+    """
+    i4 = s.i4
+    number, time_s, right, wrong, last = NEVER_MET
+    entry = remembered(s, base, item)
+    if entry >= 0:
+        half = 2 * (s.i8[base + MEMORY_AT] + MEMORY_WORDS * entry)
+        number, time_s, counts = i4[half + 1], i4[half + 2] & 0xFFFF_FFFF, i4[half + 3]
+        number, last = number & 0x7FFF_FFFF, number < 0
+        right, wrong = counts & 0xFF, (counts >> 8) & 0xFF
+    n = i4[2 * base + N_ROWS]
+    rows = s.i8[base + ROWS_AT] + i4[2 * base + ROWS_CAPACITY]
+    newest = -1
+    for row in range(n - unsettled(s, base), n):
+        place = np.uint64(2 * (rows + ROW_WORDS * row))
+        if i4[place + np.uint64(2)] == item:
+            newest = row
+            correct = (i4[place + np.uint64(3)] >> 16) & CORRECT_FLAG
+            right += correct
+            wrong += 1 - correct
+    if newest >= 0:
+        place = np.uint64(2 * (rows + ROW_WORDS * newest))
+        number = i4[2 * base + FOLDED] - (n - newest)
+        time_s = (day_of_row(s, base, newest) * DAY_MS + i4[place]) // 1000
+        last = ((i4[place + np.uint64(3)] >> 16) & CORRECT_FLAG) != 0
+    return number, time_s, min(right, MAX_COUNT), min(wrong, MAX_COUNT), last
+
+
+@compiled
+def remember(s: Arrays, base: int, item: int, number: int, time_s: int, correct: int) -> None:
+    """As :meth:`stream.domain.memory.ItemMemory.remember`; there is room for another entry."""
     i8, i4 = s.i8, s.i4
     half = 2 * base
     n = i4[half + N_MEMORY]
     memory = i8[base + MEMORY_AT]
     right = wrong = 0
+    entry = remembered(s, base, item)
     if entry >= 0:
         counts = i4[2 * (memory + MEMORY_WORDS * entry) + 3]
         right, wrong = counts & 0xFF, (counts >> 8) & 0xFF
@@ -166,7 +203,6 @@ def remember(s: Arrays, base: int, entry: int, item: int, time_s: int, correct: 
         after = memory + MEMORY_WORDS * (entry + 1)
         move(s, after, after - MEMORY_WORDS, MEMORY_WORDS * (n - entry - 1))
         n -= 1
-    number = i4[half + FOLDED]
     if correct:
         right = min(right + 1, MAX_COUNT)
         number |= _LAST_CORRECT
@@ -178,6 +214,76 @@ def remember(s: Arrays, base: int, entry: int, item: int, time_s: int, correct: 
     i4[place + 2] = time_s
     i4[place + 3] = right | (wrong << 8)
     i4[half + N_MEMORY] = n + 1
+
+
+@compiled
+def enters_at_once(s: Arrays, base: int, completed_ms: int) -> bool:
+    """Tell whether an answer must enter the memory table as it is folded.
+
+    A late one does not become the last row; and where the table is full, an item that is met for
+    the first time takes the place of the one that was answered longest ago.
+    """
+    return (
+        completed_ms // DAY_MS < s.i8[base + LATEST_MS] // DAY_MS
+        or s.i4[2 * base + N_MEMORY] + unsettled(s, base) >= DEFAULT_CAPACITY
+    )
+
+
+@compiled
+def settle(s: Arrays, learner: int, completed_ms: int) -> bool:
+    """Enter the latest answers into the memory table, if the attempt to come asks for it.
+
+    It does if it enters at once itself, if the oldest day expires with it, and if many answers
+    have gathered.
+
+    Returns
+    -------
+    bool
+        False when the heap is full; nothing has changed then.
+    """
+    base = s.at[learner]
+    half = 2 * base
+    n = unsettled(s, base)
+    at_once = enters_at_once(s, base, completed_ms)
+    oldest = base + HEAD_WORDS + TOPIC_WORDS * s.i4[half + N_TOPICS]
+    expires = (
+        s.i4[half + N_DAYS] > 0
+        and s.i4[2 * oldest + D_DAY] < completed_ms // DAY_MS - s.control[STORAGE_DAYS]
+    )
+    if not (at_once or expires or n >= MOST_UNSETTLED):
+        return True
+    items = min(s.i4[half + N_MEMORY] + n + 1, DEFAULT_CAPACITY)
+    if not grow(s, learner, 0, 0, items):
+        return False
+    i4 = s.i4
+    rows, end = s.i8[base + ROWS_AT] + i4[half + ROWS_CAPACITY], i4[half + N_ROWS]
+    for row in range(end - n, end):
+        place = 2 * (rows + ROW_WORDS * row)
+        number = i4[half + FOLDED] - (end - row)
+        time_s = (day_of_row(s, base, row) * DAY_MS + i4[place]) // 1000
+        correct = (i4[place + 3] >> 16) & CORRECT_FLAG
+        remember(s, base, i4[place + 2], number, time_s, correct)
+    i4[half + SETTLED] = i4[half + FOLDED]
+    return True
+
+
+@compiled
+def advantage(s: Arrays, base: int, topic: int, item: int, start_ms: int) -> float:
+    """As :func:`stream.domain.practice.advantage`; ``topic`` (its word) may be -1."""
+    i8, i4 = s.i8, s.i4
+    right = wrong = 0
+    topic_s = 0.0
+    if topic >= 0:
+        right = i4[2 * topic + T_CORRECT]
+        wrong = i4[2 * topic + T_ATTEMPTS] - right
+        topic_s = i8[topic + 3] / 1000
+    trace = recall(s, base, item)
+    folded = i4[2 * base + FOLDED]
+    row = features(right, wrong, topic_s, s.f8[base + FORM], trace, folded, start_ms / 1000)
+    total = 0.0
+    for k in range(len(row)):
+        total += s.weights[k] * row[k]
+    return total
 
 
 @compiled
@@ -341,11 +447,11 @@ def fold_attempt(
     if topic >= 0:
         index, word = topic_of(s, base, topic)
     day, rows_before, snapshots_before = day_of(s, base, number)
-    entry = recall(s, base, hash_)
+    at_once = enters_at_once(s, base, completed_ms)
     gain = 0.0
     if s.control[WEIGHTED]:
         start_ms = completed_ms - response if response > 0 else completed_ms
-        gain = advantage(s, base, word, entry, start_ms)
+        gain = advantage(s, base, word, hash_, start_ms)
     drift = s.filter[3] / (1.0 + folded / s.filter[4])
     if topic < 0:
         theta = g
@@ -391,7 +497,9 @@ def fold_attempt(
     i4[2 * day + D_CHANGED] = 1
     expected = plug_in(theta, a, b, c, gain)
     f8[base + FORM] = next_form(f8[base + FORM], expected, correct != 0)
-    remember(s, base, entry, hash_, completed_ms // 1000, correct)
+    if at_once:
+        remember(s, base, hash_, folded, completed_ms // 1000, correct)
+        i4[half + SETTLED] = folded + 1
     i4[half + FOLDED] = folded + 1
     i4[half + ATTEMPTS] += 1
     i4[half + CORRECT_N] += correct
@@ -464,7 +572,7 @@ def fold(
         elif not begin(s, who):
             outcome[k] = FULL
             return k
-        if not reserve(s, who, DEFAULT_CAPACITY):
+        if not (settle(s, who, completed_ms[k]) and reserve(s, who)):
             outcome[k] = FULL
             return k
         fold_attempt(

@@ -171,13 +171,11 @@ def begin(s: Arrays, learner: int) -> bool:
 
 
 @compiled
-def reserve(s: Arrays, learner: int, remembered: int) -> bool:
-    """Make room for one more topic, day, snapshot, row and remembered item (up to a limit)."""
+def reserve(s: Arrays, learner: int) -> bool:
+    """Make room for one more topic, day, snapshot and row."""
     base = s.at[learner]
-    half = 2 * base
-    items = min(s.i4[half + N_MEMORY] + 1, remembered)
     more = TOPIC_WORDS + DAY_WORDS + SNAPSHOT_WORDS
-    return grow(s, learner, used_head(s, base) + more, s.i4[half + N_ROWS] + 1, items)
+    return grow(s, learner, used_head(s, base) + more, s.i4[2 * base + N_ROWS] + 1, 0)
 
 
 @compiled

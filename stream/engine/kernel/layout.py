@@ -9,7 +9,8 @@ block    holds
 =======  ==========================================================================
 head     fixed fields, then topics, then days (ascending), then the days' snapshots
 rows     hashes of the attempt ids (one word each, day by day), then their rows
-memory   remembered items, the longest ago first
+memory   remembered items, the longest ago first, without the latest answers: see
+         ``fold.recall``
 =======  ==========================================================================
 """
 
@@ -33,11 +34,11 @@ WEEK = 7
 # -- head: words ------------------------------------------------------------------------------
 LATEST_MS, PUBLISHED_MS, G, VG, SHIFT, FORM = range(6)
 ROWS_AT, MEMORY_AT = 11, 12
-HEAD_WORDS = 14
+HEAD_WORDS = 15
 # -- head: 32-bit halves ----------------------------------------------------------------------
 FIRST_DAY, ATTEMPTS, CORRECT_N, FOLDED, N_TOPICS, N_DAYS = range(12, 18)
 N_SNAPSHOTS, N_ROWS, N_MEMORY, HEAD_CAPACITY = range(18, 22)
-ROWS_CAPACITY, MEMORY_CAPACITY = 26, 27
+ROWS_CAPACITY, MEMORY_CAPACITY, SETTLED = 26, 27, 28
 
 # -- topic: words d0, s, r, latest_ms; halves -------------------------------------------------
 TOPIC_WORDS = 6

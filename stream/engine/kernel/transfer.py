@@ -36,6 +36,7 @@ from stream.engine.kernel.layout import (
     ROWS_AT,
     ROWS_CAPACITY,
     S_TOPIC,
+    SETTLED,
     SHIFT,
     SNAPSHOT_WORDS,
     T_ATTEMPTS,
@@ -74,7 +75,10 @@ DONE, FULL_HEAP, FULL_NAMES, NEW_TOPIC = -1, -2, -3, -4
 TAKEN, OTHER, UNREADABLE = range(3)
 """What became of a row."""
 
-HEAD_BYTES = 59
+HEAD_BYTES = 63
+HEAD_BYTES_1 = 59
+"""Of version 1, which ends before the number of settled answers: all of them are."""
+
 TOPIC_BYTES = 46
 DAY_BYTES = 32
 SNAPSHOT_BYTES = 18
@@ -122,6 +126,7 @@ def export_head(s: Arrays, learner: int, version: int, out: U1, at: int) -> int:
     at = put_little(out, at, i8[base + FORM], 8)
     at = put_little(out, at, i4[half + N_TOPICS], 2)
     at = put_little(out, at, i4[half + N_MEMORY], 2)
+    at = put_little(out, at, i4[half + SETTLED], 4)
     for k in range(i4[half + N_TOPICS]):
         word = base + HEAD_WORDS + TOPIC_WORDS * k
         topic = i4[2 * word + T_TOPIC]
@@ -200,6 +205,12 @@ def topic_of(s: Arrays, data: U1, at: int, size: int) -> int:
 
 
 @compiled
+def head_bytes(data: U1, at: int) -> int:
+    """Return the bytes of a head row's fixed fields, by its version."""
+    return HEAD_BYTES_1 if data[at] == 1 else HEAD_BYTES
+
+
+@compiled
 def put_head(s: Arrays, learner: int, data: U1, at: int) -> int:
     """Put a head row in place of the learner's; its days stay.
 
@@ -211,7 +222,7 @@ def put_head(s: Arrays, learner: int, data: U1, at: int) -> int:
     """
     n_topics = read_little(data, at + 55, 2)
     n_memory = read_little(data, at + 57, 2)
-    names = at + HEAD_BYTES
+    names = at + head_bytes(data, at)
     for _ in range(n_topics):
         size = read_little(data, names + TOPIC_BYTES - 2, 2)
         if topic_of(s, data, names + TOPIC_BYTES, size) < 0:
@@ -242,7 +253,8 @@ def put_head(s: Arrays, learner: int, data: U1, at: int) -> int:
     i8[base + FORM] = read_little(data, at + 47, 8)
     i4[half + N_TOPICS] = n_topics
     i4[half + N_MEMORY] = n_memory
-    at += HEAD_BYTES
+    i4[half + SETTLED] = i4[half + FOLDED] if data[at] == 1 else read_little(data, at + 59, 4)
+    at += head_bytes(data, at)
     word = topics
     for _ in range(n_topics):
         for j in range(3):
@@ -399,11 +411,11 @@ def forget_day(s: Arrays, learner: int, number: int) -> None:
 
 @compiled
 def fits_head(data: U1, at: int, end: int, version: int) -> bool:
-    """Tell whether a head row is whole and of a version."""
-    if at + HEAD_BYTES > end or data[at] != version:
+    """Tell whether a head row is whole and of a version up to this one."""
+    if at == end or not 1 <= data[at] <= version or at + head_bytes(data, at) > end:
         return False
     topics, memory = read_little(data, at + 55, 2), read_little(data, at + 57, 2)
-    at += HEAD_BYTES
+    at += head_bytes(data, at)
     for _ in range(topics):
         if at + TOPIC_BYTES > end:
             return False
@@ -433,7 +445,7 @@ def put_rows(
     values, ends
         The values likewise; an empty one is a tombstone.
     version
-        First byte of a head row that can be read.
+        First byte of a head row as it is written now; older ones are read too.
     fate
         Out (n,): TAKEN; OTHER, neither a learner's head nor a day; or UNREADABLE, of another
         version or broken, which changes nothing.
