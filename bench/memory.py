@@ -31,6 +31,9 @@ CASES = (1, 5, 10)
 """Attempts a day; the second is what the promise is about."""
 
 _LEARNERS_A_FLUSH = 1000
+_ITEMS = 500
+_ITEMS_A_DAY = 10
+"""Most attempts a day, so that no item comes twice."""
 
 _DAY_MS = 86_400_000
 
@@ -91,10 +94,11 @@ def _bytes_a_learner(attempts_a_day: int) -> tuple[float, float]:
         for learner in range(LEARNERS):
             user = f"learner-{learner:07d}"
             times = range(start + 36_000_000, start + 36_000_000 + attempts_a_day * 20_000, 20_000)
-            # Four in five attempts in the day's topic, the fifth in the next one.
+            # Four in five attempts in the day's topic, the fifth in the next one; other items
+            # every day, so that there is something to remember of each.
             state.fold(
                 [
-                    _record(user, offset + number, day + (number % 5 == 4), at)
+                    _record(user, offset + number, day, day + (number % 5 == 4), at)
                     for number, at in enumerate(times)
                 ]
             )
@@ -107,9 +111,10 @@ def _bytes_a_learner(attempts_a_day: int) -> tuple[float, float]:
     return resident / LEARNERS, packed / LEARNERS
 
 
-def _record(user: str, offset: int, topic: int, at_ms: int) -> _Record:
+def _record(user: str, offset: int, day: int, topic: int, at_ms: int) -> _Record:
+    item = (offset + day * _ITEMS_A_DAY) % _ITEMS
     value = (
-        f'{{"attempt_id":"{offset:032x}","user_id":"{user}","item_id":"item-{offset % 500:03d}",'
+        f'{{"attempt_id":"{offset:032x}","user_id":"{user}","item_id":"item-{item:03d}",'
         f'"topic_id":"topic-{topic % TOPICS}","correct":{"true" if offset % 3 else "false"},'
         f'"response_time_ms":12345,"completed_at":{at_ms}}}'
     )

@@ -44,7 +44,7 @@ _HEAP_GROWTH = 1.125
 """The heap grows by this factor: what is reserved beyond what is used stays small."""
 
 _RESERVE_WORDS = 1 << 12
-_WASTE = 0.2
+_WASTE = 0.1
 """Share of the heap in blocks left behind from which on it is compacted rather than grown."""
 
 _PER_LEARNER = ("at", "changed", "queue", "user_at", "user_len")

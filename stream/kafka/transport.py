@@ -6,7 +6,7 @@ conductor as a single message: its value is the list of records, its offset that
 Assignment, rebalancing, flow control, agents and offset commits stay Faust's; their overhead is
 paid once a batch.
 
-Five things differ from stock Faust, each pinned by a test in ``tests/kafka/test_transport.py``:
+Six things differ from stock Faust, each pinned by a test in ``tests/kafka/test_transport.py``:
 
 - Offsets inside a batch are never acknowledged one by one, so the consumer keeps no gaps for
   batched partitions and commits the largest acknowledged offset. Streams therefore must
@@ -14,6 +14,7 @@ Five things differ from stock Faust, each pinned by a test in ``tests/kafka/test
 - The consumer reads committed records only: topics written in transactions show no aborted rows.
 - After a rebalance a partition without a committed offset is read from its beginning.
 - A batch is not decoded by Faust; its records carry raw bytes.
+- A poll that brought few records is followed by another only after a pause of 20 ms.
 - An agent that raises ends the app. Faust would start it again behind the batch it failed in, and
   the next acknowledgement would cover that batch.
 """
@@ -31,7 +32,6 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, Message
 
 __all__ = ["BatchConsumer", "BatchSchema", "BatchTransport", "RecordBatch"]
-
 
 _POLL_PAUSE_S = 0.02
 _FEW_RECORDS = 1000

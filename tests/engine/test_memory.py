@@ -14,7 +14,6 @@ import pytest
 
 from stream.domain.memory import ItemMemory
 from stream.domain.practice import NO_WEIGHTS, Weights
-from stream.domain.window import DAY_MS
 from stream.engine.day import item_hash
 from stream.engine.kernel.fold import MOST_UNSETTLED, recall, unsettled
 from stream.engine.kernel.layout import N_MEMORY
@@ -22,7 +21,7 @@ from stream.engine.learner import STATE_VERSION, Learner, head_key
 from stream.engine.params import ParamsStore
 from stream.engine.rows import POSITION_KEY, StateLoader
 from stream.engine.state import PartitionState, Position
-from tests.engine.events import MONDAY, event, flushed, new_state, records, unpacked
+from tests.engine.events import event, flushed, new_state, records, unpacked
 
 _NEVER = (-1, 0, 0, 0, False)
 
@@ -105,6 +104,18 @@ def test_it_is_that_of_the_table_alone(attempts: int, items: int, days_apart: fl
             assert learner.memory.pack() == memory.pack()
     assert state.counts["too_late"] == 0
     assert most > 0
+
+
+def test_what_is_written_does_not_depend_on_when() -> None:
+    folded = records(practising(random.Random(9), 900, 500, 0.3))
+    written = []
+    for size in (7, 100, 900):
+        state, rows = new_state(), {}  # type: ignore[var-annotated]
+        for start in range(0, 900, size):
+            state.fold(folded[start : start + size])
+            reloaded(state, rows)
+        written.append({key: row for key, row in rows.items() if row and key[:1] in b"LD"})
+    assert written[0] == written[1] == written[2]
 
 
 def test_answers_stay_in_their_rows_alone_until_there_are_many() -> None:

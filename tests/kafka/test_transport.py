@@ -16,6 +16,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.app import new_app
+from stream.kafka import transport
 from stream.kafka.admin import create_topics
 from stream.kafka.clients import new_producer
 from stream.kafka.transaction import Outgoing, TransactionalPublisher
@@ -73,6 +74,30 @@ def test_polled_records_become_one_message_a_partition(monkeypatch: pytest.Monke
     result = asyncio.run(bare_consumer()._getmany(None, 1.0))
     assert list(result) == [TP0]
     assert [batch.offset for batch in result[TP0]] == [2]
+
+
+@pytest.mark.parametrize(
+    ("brought", "pauses"), [(0, True), (transport._FEW_RECORDS - 1, True), (1000, False)]
+)
+async def test_a_poll_that_brought_little_is_followed_by_a_pause(
+    brought: int, pauses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def polled(*_: Any) -> Any:
+        return {TP("t", 0): [record(offset) for offset in range(brought)]}
+
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(faust_consumer.ThreadDelegateConsumer, "_getmany", polled)
+    monkeypatch.setattr(transport.asyncio, "sleep", sleep)
+    monkeypatch.setattr(transport, "monotonic", lambda: 100.0)
+    consumer = bare_consumer()
+    await consumer._getmany(None, 1.0)
+    await consumer._getmany(None, 1.0)
+    assert slept[0] <= 0
+    assert (slept[1] == pytest.approx(transport._POLL_PAUSE_S)) is pauses
 
 
 def test_the_largest_acknowledged_offset_is_committed() -> None:

@@ -230,6 +230,23 @@ def enters_at_once(s: Arrays, base: int, completed_ms: int) -> bool:
 
 
 @compiled
+def expires(s: Arrays, base: int, completed_ms: int) -> bool:
+    """Tell whether a day is stored until now that an attempt makes too old.
+
+    Days that were too old before may still be there until the next flush: they do not count, so
+    that rows do not depend on when they are written.
+    """
+    day = base + HEAD_WORDS + TOPIC_WORDS * s.i4[2 * base + N_TOPICS]
+    before = s.i8[base + LATEST_MS] // DAY_MS - s.control[STORAGE_DAYS]
+    for _ in range(s.i4[2 * base + N_DAYS]):
+        number = s.i4[2 * day + D_DAY]
+        if number >= before:
+            return number < completed_ms // DAY_MS - s.control[STORAGE_DAYS]
+        day += DAY_WORDS
+    return False
+
+
+@compiled
 def settle(s: Arrays, learner: int, completed_ms: int) -> bool:
     """Enter the latest answers into the memory table, if the attempt to come asks for it.
 
@@ -245,12 +262,7 @@ def settle(s: Arrays, learner: int, completed_ms: int) -> bool:
     half = 2 * base
     n = unsettled(s, base)
     at_once = enters_at_once(s, base, completed_ms)
-    oldest = base + HEAD_WORDS + TOPIC_WORDS * s.i4[half + N_TOPICS]
-    expires = (
-        s.i4[half + N_DAYS] > 0
-        and s.i4[2 * oldest + D_DAY] < completed_ms // DAY_MS - s.control[STORAGE_DAYS]
-    )
-    if not (at_once or expires or n >= MOST_UNSETTLED):
+    if not (at_once or expires(s, base, completed_ms) or n >= MOST_UNSETTLED):
         return True
     items = min(s.i4[half + N_MEMORY] + n + 1, DEFAULT_CAPACITY)
     if not grow(s, learner, 0, 0, items):
