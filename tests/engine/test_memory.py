@@ -15,8 +15,8 @@ import pytest
 from stream.domain.memory import ItemMemory
 from stream.domain.practice import NO_WEIGHTS, Weights
 from stream.engine.day import item_hash
-from stream.engine.kernel.fold import MOST_UNSETTLED, recall, unsettled
 from stream.engine.kernel.layout import N_MEMORY
+from stream.engine.kernel.memory import MOST_UNSETTLED, recall, unsettled
 from stream.engine.learner import STATE_VERSION, Learner, head_key
 from stream.engine.params import ParamsStore
 from stream.engine.rows import POSITION_KEY, StateLoader

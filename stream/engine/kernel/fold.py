@@ -10,9 +10,8 @@ import numpy as np
 
 from stream.compiling import compiled
 from stream.domain.ability import fold_drifted, match, topic_ability
-from stream.domain.memory import DEFAULT_CAPACITY, MAX_COUNT
-from stream.domain.practice import NEVER_MET, features, next_form, plug_in
-from stream.engine.kernel.heap import begin, grow, move, reserve
+from stream.domain.practice import features, next_form, plug_in
+from stream.engine.kernel.heap import begin, move, reserve
 from stream.engine.kernel.layout import (
     ATTEMPTS,
     CORRECT_N,
@@ -32,11 +31,8 @@ from stream.engine.kernel.layout import (
     I8,
     LATENESS_MS,
     LATEST_MS,
-    MEMORY_AT,
-    MEMORY_WORDS,
     N_CHANGED,
     N_DAYS,
-    N_MEMORY,
     N_ROWS,
     N_SNAPSHOTS,
     N_TOPICS,
@@ -48,7 +44,6 @@ from stream.engine.kernel.layout import (
     SETTLED,
     SHIFT,
     SNAPSHOT_WORDS,
-    STORAGE_DAYS,
     STREAM_WEEK,
     T_ATTEMPTS,
     T_CORRECT,
@@ -61,6 +56,7 @@ from stream.engine.kernel.layout import (
     Arrays,
     G,
 )
+from stream.engine.kernel.memory import CORRECT_FLAG, enters_at_once, recall, remember, settle
 
 __all__ = ["ACCEPTED", "DUPLICATE", "NO_TOPIC", "OPERATION", "TOO_LATE", "fold", "mark", "rebase"]
 
@@ -68,12 +64,7 @@ ACCEPTED, DUPLICATE, TOO_LATE, OPERATION, FULL, REFUSED = range(6)
 """Outcomes. An OPERATION (void, regrade) is left to the caller; FULL: the heap must grow; a REFUSED
 record is no event."""
 
-MOST_UNSETTLED = 256
-"""Answers read from their rows at most; a memory table without them is searched faster."""
-
 NO_TOPIC = 0xFFFF
-CORRECT_FLAG = 1
-_LAST_CORRECT = 0x8000_0000
 _STRIDE = np.uint64(16)
 
 
@@ -116,167 +107,6 @@ def known(s: Arrays, base: int, attempt: int) -> bool:
             return True
         k += np.uint64(1)
     return False
-
-
-@compiled
-def unsettled(s: Arrays, base: int) -> int:
-    """Return how many of a learner's latest answers its memory table does not hold yet.
-
-    They are its last rows, in the order in which they were folded.
-    """
-    half = 2 * base
-    return min(s.i4[half + FOLDED] - s.i4[half + SETTLED], s.i4[half + N_ROWS])
-
-
-@compiled
-def remembered(s: Arrays, base: int, item: int) -> int:
-    """Return the entry of an item in the memory table (its number), or -1."""
-    i4 = s.i4
-    place = np.uint64(2 * s.i8[base + MEMORY_AT])
-    for k in range(i4[2 * base + N_MEMORY]):
-        if i4[place] == item:
-            return k
-        place += np.uint64(2 * MEMORY_WORDS)
-    return -1
-
-
-@compiled
-def day_of_row(s: Arrays, base: int, row: int) -> int:
-    """Return the number of the day that a row belongs to, one of the latest."""
-    i4 = s.i4
-    half = 2 * base
-    before = i4[half + N_ROWS]
-    day = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS] + DAY_WORDS * i4[half + N_DAYS]
-    while before > row:
-        day -= DAY_WORDS
-        before -= i4[2 * day + D_ROWS]
-    return i4[2 * day + D_DAY]
-
-
-@compiled
-def recall(s: Arrays, base: int, item: int) -> tuple[int, int, int, int, bool]:
-    """As :meth:`stream.domain.memory.ItemMemory.recall`; NEVER_MET for an unknown item.
-
-    The latest answers are read from their rows, which hold them already.
-    """
-    i4 = s.i4
-    number, time_s, right, wrong, last = NEVER_MET
-    entry = remembered(s, base, item)
-    if entry >= 0:
-        half = 2 * (s.i8[base + MEMORY_AT] + MEMORY_WORDS * entry)
-        number, time_s, counts = i4[half + 1], i4[half + 2] & 0xFFFF_FFFF, i4[half + 3]
-        number, last = number & 0x7FFF_FFFF, number < 0
-        right, wrong = counts & 0xFF, (counts >> 8) & 0xFF
-    n = i4[2 * base + N_ROWS]
-    rows = s.i8[base + ROWS_AT] + i4[2 * base + ROWS_CAPACITY]
-    newest = -1
-    for row in range(n - unsettled(s, base), n):
-        place = np.uint64(2 * (rows + ROW_WORDS * row))
-        if i4[place + np.uint64(2)] == item:
-            newest = row
-            correct = (i4[place + np.uint64(3)] >> 16) & CORRECT_FLAG
-            right += correct
-            wrong += 1 - correct
-    if newest >= 0:
-        place = np.uint64(2 * (rows + ROW_WORDS * newest))
-        number = i4[2 * base + FOLDED] - (n - newest)
-        time_s = (day_of_row(s, base, newest) * DAY_MS + i4[place]) // 1000
-        last = ((i4[place + np.uint64(3)] >> 16) & CORRECT_FLAG) != 0
-    return number, time_s, min(right, MAX_COUNT), min(wrong, MAX_COUNT), last
-
-
-@compiled
-def remember(s: Arrays, base: int, item: int, number: int, time_s: int, correct: int) -> None:
-    """As :meth:`stream.domain.memory.ItemMemory.remember`; there is room for another entry."""
-    i8, i4 = s.i8, s.i4
-    half = 2 * base
-    n = i4[half + N_MEMORY]
-    memory = i8[base + MEMORY_AT]
-    right = wrong = 0
-    entry = remembered(s, base, item)
-    if entry >= 0:
-        counts = i4[2 * (memory + MEMORY_WORDS * entry) + 3]
-        right, wrong = counts & 0xFF, (counts >> 8) & 0xFF
-    elif n >= DEFAULT_CAPACITY:
-        entry = 0
-    if entry >= 0:
-        after = memory + MEMORY_WORDS * (entry + 1)
-        move(s, after, after - MEMORY_WORDS, MEMORY_WORDS * (n - entry - 1))
-        n -= 1
-    if correct:
-        right = min(right + 1, MAX_COUNT)
-        number |= _LAST_CORRECT
-    else:
-        wrong = min(wrong + 1, MAX_COUNT)
-    place = 2 * (memory + MEMORY_WORDS * n)
-    i4[place] = item
-    i4[place + 1] = number
-    i4[place + 2] = time_s
-    i4[place + 3] = right | (wrong << 8)
-    i4[half + N_MEMORY] = n + 1
-
-
-@compiled
-def enters_at_once(s: Arrays, base: int, completed_ms: int) -> bool:
-    """Tell whether an answer must enter the memory table as it is folded.
-
-    A late one does not become the last row; and where the table is full, an item that is met for
-    the first time takes the place of the one that was answered longest ago.
-    """
-    return (
-        completed_ms // DAY_MS < s.i8[base + LATEST_MS] // DAY_MS
-        or s.i4[2 * base + N_MEMORY] + unsettled(s, base) >= DEFAULT_CAPACITY
-    )
-
-
-@compiled
-def expires(s: Arrays, base: int, completed_ms: int) -> bool:
-    """Tell whether a day is stored until now that an attempt makes too old.
-
-    Days that were too old before may still be there until the next flush: they do not count, so
-    that rows do not depend on when they are written.
-    """
-    day = base + HEAD_WORDS + TOPIC_WORDS * s.i4[2 * base + N_TOPICS]
-    before = s.i8[base + LATEST_MS] // DAY_MS - s.control[STORAGE_DAYS]
-    for _ in range(s.i4[2 * base + N_DAYS]):
-        number = s.i4[2 * day + D_DAY]
-        if number >= before:
-            return number < completed_ms // DAY_MS - s.control[STORAGE_DAYS]
-        day += DAY_WORDS
-    return False
-
-
-@compiled
-def settle(s: Arrays, learner: int, completed_ms: int) -> bool:
-    """Enter the latest answers into the memory table, if the attempt to come asks for it.
-
-    It does if it enters at once itself, if the oldest day expires with it, and if many answers
-    have gathered.
-
-    Returns
-    -------
-    bool
-        False when the heap is full; nothing has changed then.
-    """
-    base = s.at[learner]
-    half = 2 * base
-    n = unsettled(s, base)
-    at_once = enters_at_once(s, base, completed_ms)
-    if not (at_once or expires(s, base, completed_ms) or n >= MOST_UNSETTLED):
-        return True
-    items = min(s.i4[half + N_MEMORY] + n + 1, DEFAULT_CAPACITY)
-    if not grow(s, learner, 0, 0, items):
-        return False
-    i4 = s.i4
-    rows, end = s.i8[base + ROWS_AT] + i4[half + ROWS_CAPACITY], i4[half + N_ROWS]
-    for row in range(end - n, end):
-        place = 2 * (rows + ROW_WORDS * row)
-        number = i4[half + FOLDED] - (end - row)
-        time_s = (day_of_row(s, base, row) * DAY_MS + i4[place]) // 1000
-        correct = (i4[place + 3] >> 16) & CORRECT_FLAG
-        remember(s, base, i4[place + 2], number, time_s, correct)
-    i4[half + SETTLED] = i4[half + FOLDED]
-    return True
 
 
 @compiled

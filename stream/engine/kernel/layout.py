@@ -10,7 +10,7 @@ block    holds
 head     fixed fields, then topics, then days (ascending), then the days' snapshots
 rows     hashes of the attempt ids (one word each, day by day), then their rows
 memory   remembered items, the longest ago first, without the latest answers: see
-         ``fold.recall``
+         ``kernel/memory.py``
 =======  ==========================================================================
 """
 
