@@ -26,7 +26,6 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicP
 from confluent_kafka.admin import AdminClient
 
 from schemas.codec import encode
-from stream.engine.learner import STATE_VERSION
 from stream.engine.rows import POSITION_KEY
 from stream.engine.state import Position
 from stream.engine.survey import bounds, live_rows, refuse_members, unavailable
@@ -147,7 +146,7 @@ def _tombstones(settings: Settings, number: int) -> tuple[int, list[Outgoing | P
         consumer.close()
     _, keys = live_rows(settings, number)
     keys.discard(POSITION_KEY)
-    empty = Position(abilities=abilities_end - 1, state_version=STATE_VERSION)
+    empty = Position(abilities=abilities_end - 1)
     left = ((key, None) for key in keys)
     parts = iter(lambda: list(islice(left, _AT_ONCE)), [])
     return letters_end, [

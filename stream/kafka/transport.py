@@ -35,8 +35,8 @@ __all__ = ["BatchConsumer", "BatchSchema", "BatchTransport", "RecordBatch"]
 
 _POLL_PAUSE_S = 0.02
 _FEW_RECORDS = 1000
-"""A poll that brought fewer records is followed by another only after a pause: what a poll costs,
-here and at the broker, hardly depends on what it brings. One record alone does not wait."""
+"""A poll that brought fewer records is followed by another only after a pause, the longest that a
+record waits for it: what a poll costs, here and at the broker, hardly depends on what it brings."""
 
 
 class RecordBatch:

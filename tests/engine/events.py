@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import orjson
 from stream.domain.window import DAY_MS
 from stream.engine.flush import Flush, Indicators
 from stream.engine.params import ParamsStore
+from stream.engine.rows import StateLoader
 from stream.engine.state import PartitionState
 from stream.kafka.packed import PackedMessages
 from stream.kafka.transaction import Outgoing
@@ -21,7 +21,8 @@ MONDAY = 20_000 - (20_000 + 3) % 7
 
 INGEST_MS = (MONDAY + 400) * DAY_MS
 
-_offsets = itertools.count()
+Rows = list[tuple[bytes, bytes | None]]
+"""Keys and values of ``engine-state``."""
 
 
 @dataclass
@@ -65,6 +66,16 @@ def folded(events: Iterable[dict[str, Any]], **options: Any) -> PartitionState:
     state = new_state(**options)
     for record in records(events):
         state.fold([record])
+    return state
+
+
+def loaded(rows: Rows, params: ParamsStore | None = None) -> PartitionState:
+    """Return the state that rows of ``engine-state`` give, taken one by one."""
+    state = new_state(params=params)
+    loader = StateLoader(state)
+    for key, value in rows:
+        loader.add([key], [value])
+    loader.finish()
     return state
 
 

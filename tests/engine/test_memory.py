@@ -13,17 +13,15 @@ from typing import Any
 import pytest
 
 from stream.domain.memory import ItemMemory
-from stream.domain.practice import NO_WEIGHTS, Weights
+from stream.domain.practice import NEVER_MET, NO_WEIGHTS, Weights
 from stream.engine.day import item_hash
 from stream.engine.kernel.layout import N_MEMORY
 from stream.engine.kernel.memory import MOST_UNSETTLED, recall, unsettled
 from stream.engine.learner import STATE_VERSION, Learner, head_key
 from stream.engine.params import ParamsStore
-from stream.engine.rows import POSITION_KEY, StateLoader
+from stream.engine.rows import POSITION_KEY
 from stream.engine.state import PartitionState, Position
-from tests.engine.events import event, flushed, new_state, records, unpacked
-
-_NEVER = (-1, 0, 0, 0, False)
+from tests.engine.events import event, flushed, loaded, new_state, records, unpacked
 
 
 def practising(
@@ -59,11 +57,7 @@ def reloaded(state: PartitionState, rows: dict[bytes, bytes | None]) -> Partitio
     for message in unpacked(flushed(state).messages):
         if message.topic == "engine-state":
             rows[message.key or b""] = message.value
-    fresh = new_state()
-    loader = StateLoader(fresh)
-    loader.add(list(rows), list(rows.values()))
-    loader.finish()
-    return fresh
+    return loaded(list(rows.items()))
 
 
 def recalled(state: PartitionState, item: str) -> tuple[int, int, int, int, bool]:
@@ -92,7 +86,7 @@ def test_it_is_that_of_the_table_alone(attempts: int, items: int, days_apart: fl
         at = min(at + size, attempts)
         memory = plain_memory(events[:at])
         for item in rng.choices(events[:at], k=5):
-            expected = memory.recall(item_hash(item["item_id"])) or _NEVER
+            expected = memory.recall(item_hash(item["item_id"])) or NEVER_MET
             assert recalled(state, item["item_id"]) == expected
         arrays = state.store.arrays
         most = max(most, int(unsettled(arrays, int(arrays.at[0]))))
@@ -167,10 +161,7 @@ def test_the_rows_of_version_1_are_taken_over_and_become_of_this_version() -> No
     )
     assert b'"state_version":1' in (rows[POSITION_KEY] or b"")
 
-    taken_over = new_state(params=params)
-    loader = StateLoader(taken_over)
-    loader.add(list(rows), list(rows.values()))
-    loader.finish()
+    taken_over = loaded(list(rows.items()), params)
     state.fold(all_records[400:])
     taken_over.fold(all_records[400:])
     ours, kept = taken_over.learner("u1"), state.learner("u1")

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stream.engine.params import ParamsStore
-from stream.engine.rows import StateLoader
-from stream.engine.state import PartitionState
 from stream.errors import StateVersionError
-from tests.engine.events import event, flushed, new_state, records, unpacked
-
-Rows = list[tuple[bytes, bytes | None]]
+from tests.engine.events import Rows, event, flushed, loaded, new_state, records, unpacked
 
 
 def written() -> Rows:
@@ -21,15 +16,6 @@ def written() -> Rows:
     )
     messages = unpacked(flushed(state, 0).messages)
     return [(m.key or b"", m.value) for m in messages if m.topic == "engine-state"]
-
-
-def loaded(rows: Rows) -> PartitionState:
-    state = PartitionState(0, 7, ParamsStore())
-    loader = StateLoader(state)
-    for row in rows:
-        loader.add([row[0]], [row[1]])
-    loader.finish()
-    return state
 
 
 def broken(rows: Rows, kind: bytes) -> Rows:

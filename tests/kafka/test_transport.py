@@ -77,7 +77,8 @@ def test_polled_records_become_one_message_a_partition(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("brought", "pauses"), [(0, True), (transport._FEW_RECORDS - 1, True), (1000, False)]
+    ("brought", "pauses"),
+    [(0, True), (transport._FEW_RECORDS - 1, True), (transport._FEW_RECORDS, False)],
 )
 async def test_a_poll_that_brought_little_is_followed_by_a_pause(
     brought: int, pauses: bool, monkeypatch: pytest.MonkeyPatch

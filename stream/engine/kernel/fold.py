@@ -14,6 +14,7 @@ from stream.domain.practice import features, next_form, plug_in
 from stream.engine.kernel.heap import begin, move, reserve
 from stream.engine.kernel.layout import (
     ATTEMPTS,
+    CORRECT_FLAG,
     CORRECT_N,
     D_ATTEMPTS,
     D_CHANGED,
@@ -56,7 +57,7 @@ from stream.engine.kernel.layout import (
     Arrays,
     G,
 )
-from stream.engine.kernel.memory import CORRECT_FLAG, enters_at_once, recall, remember, settle
+from stream.engine.kernel.memory import enters_at_once, recall, remember, settle
 
 __all__ = ["ACCEPTED", "DUPLICATE", "NO_TOPIC", "OPERATION", "TOO_LATE", "fold", "mark", "rebase"]
 

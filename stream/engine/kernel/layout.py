@@ -54,6 +54,7 @@ S_TOPIC = 4
 
 # -- row: halves time, response time, item hash, topic | flags << 16 --------------------------
 ROW_WORDS = 2
+CORRECT_FLAG = 1
 # -- remembered item: halves item hash, number | last << 31, time, right | wrong << 8 ---------
 MEMORY_WORDS = 2
 

@@ -14,6 +14,7 @@ from stream.domain.memory import DEFAULT_CAPACITY, MAX_COUNT
 from stream.domain.practice import NEVER_MET
 from stream.engine.kernel.heap import grow, move
 from stream.engine.kernel.layout import (
+    CORRECT_FLAG,
     D_DAY,
     D_ROWS,
     DAY_MS,
@@ -36,12 +37,11 @@ from stream.engine.kernel.layout import (
     Arrays,
 )
 
-__all__ = ["CORRECT_FLAG", "enters_at_once", "recall", "remember", "settle", "unsettled"]
+__all__ = ["enters_at_once", "recall", "remember", "settle", "unsettled"]
 
 MOST_UNSETTLED = 256
 """Answers read from their rows at most; a memory table without them is searched faster."""
 
-CORRECT_FLAG = 1
 _LAST_CORRECT = 0x8000_0000
 
 
@@ -49,7 +49,7 @@ _LAST_CORRECT = 0x8000_0000
 def unsettled(s: Arrays, base: int) -> int:
     """Return how many of a learner's latest answers its memory table does not hold yet.
 
-    They are its last rows, in the order in which they were folded.
+    They are its last rows, in the order in which they were folded; those that are still stored.
     """
     half = 2 * base
     return min(s.i4[half + FOLDED] - s.i4[half + SETTLED], s.i4[half + N_ROWS])
@@ -81,6 +81,16 @@ def day_of_row(s: Arrays, base: int, row: int) -> int:
 
 
 @compiled
+def answer(s: Arrays, base: int, row: int) -> tuple[int, int, int, int]:
+    """Return what an unsettled row tells: item, number, time (s), whether it was correct."""
+    i4 = s.i4
+    place = 2 * (s.i8[base + ROWS_AT] + i4[2 * base + ROWS_CAPACITY] + ROW_WORDS * row)
+    number = i4[2 * base + FOLDED] - (i4[2 * base + N_ROWS] - row)
+    time_s = (day_of_row(s, base, row) * DAY_MS + i4[place]) // 1000
+    return i4[place + 2], number, time_s, (i4[place + 3] >> 16) & CORRECT_FLAG
+
+
+@compiled
 def recall(s: Arrays, base: int, item: int) -> tuple[int, int, int, int, bool]:
     """As :meth:`stream.domain.memory.ItemMemory.recall`; NEVER_MET for an unknown item.
 
@@ -105,10 +115,8 @@ def recall(s: Arrays, base: int, item: int) -> tuple[int, int, int, int, bool]:
             right += correct
             wrong += 1 - correct
     if newest >= 0:
-        place = np.uint64(2 * (rows + ROW_WORDS * newest))
-        number = i4[2 * base + FOLDED] - (n - newest)
-        time_s = (day_of_row(s, base, newest) * DAY_MS + i4[place]) // 1000
-        last = ((i4[place + np.uint64(3)] >> 16) & CORRECT_FLAG) != 0
+        _, number, time_s, correct = answer(s, base, newest)
+        last = correct != 0
     return number, time_s, min(right, MAX_COUNT), min(wrong, MAX_COUNT), last
 
 
@@ -194,13 +202,9 @@ def settle(s: Arrays, learner: int, completed_ms: int) -> bool:
     items = min(s.i4[half + N_MEMORY] + n + 1, DEFAULT_CAPACITY)
     if not grow(s, learner, 0, 0, items):
         return False
-    i4 = s.i4
-    rows, end = s.i8[base + ROWS_AT] + i4[half + ROWS_CAPACITY], i4[half + N_ROWS]
+    end = s.i4[half + N_ROWS]
     for row in range(end - n, end):
-        place = 2 * (rows + ROW_WORDS * row)
-        number = i4[half + FOLDED] - (end - row)
-        time_s = (day_of_row(s, base, row) * DAY_MS + i4[place]) // 1000
-        correct = (i4[place + 3] >> 16) & CORRECT_FLAG
-        remember(s, base, i4[place + 2], number, time_s, correct)
-    i4[half + SETTLED] = i4[half + FOLDED]
+        item, number, time_s, correct = answer(s, base, row)
+        remember(s, base, item, number, time_s, correct)
+    s.i4[half + SETTLED] = s.i4[half + FOLDED]
     return True

@@ -75,9 +75,9 @@ DONE, FULL_HEAP, FULL_NAMES, NEW_TOPIC = -1, -2, -3, -4
 TAKEN, OTHER, UNREADABLE = range(3)
 """What became of a row."""
 
-HEAD_BYTES = 63
 HEAD_BYTES_1 = 59
 """Of version 1, which ends before the number of settled answers: all of them are."""
+HEAD_BYTES = HEAD_BYTES_1 + 4
 
 TOPIC_BYTES = 46
 DAY_BYTES = 32
@@ -253,7 +253,9 @@ def put_head(s: Arrays, learner: int, data: U1, at: int) -> int:
     i8[base + FORM] = read_little(data, at + 47, 8)
     i4[half + N_TOPICS] = n_topics
     i4[half + N_MEMORY] = n_memory
-    i4[half + SETTLED] = i4[half + FOLDED] if data[at] == 1 else read_little(data, at + 59, 4)
+    i4[half + SETTLED] = (
+        i4[half + FOLDED] if data[at] == 1 else read_little(data, at + HEAD_BYTES_1, 4)
+    )
     at += head_bytes(data, at)
     word = topics
     for _ in range(n_topics):
