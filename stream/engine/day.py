@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import struct
 
+from stream.domain.ability import snapshot
+
 __all__ = [
     "CORRECT",
     "HINT",
@@ -65,7 +67,7 @@ class Day:
         Day number (days since 1970-01-01).
     theta, variance
         The learner's ability after the day's last attempt, **less the learner's shift** (see
-        :class:`stream.engine.learner.Learner`), and its variance.
+        :class:`stream.engine.learner.Learner`), and its variance; in single precision.
     topics
         Topic index -> (ability less the shift, variance) likewise.
     attempts, correct
@@ -86,8 +88,7 @@ class Day:
 
     def __init__(self, day: int, theta: float, variance: float) -> None:
         self.day = day
-        self.theta = theta
-        self.variance = variance
+        self.theta, self.variance = snapshot(theta, variance)
         self.topics: dict[int, tuple[float, float]] = {}
         self.attempts = 0
         self.correct = 0
@@ -146,13 +147,12 @@ class Day:
 
     def snapshot(self, theta: float, variance: float) -> None:
         """Record the learner's ability (less the shift) after an attempt of this day."""
-        self.theta = theta
-        self.variance = variance
+        self.theta, self.variance = snapshot(theta, variance)
         self._packed = None
 
     def snapshot_topic(self, topic: int, theta: float, variance: float) -> None:
         """Record a topic's ability (less the shift) after an attempt of this day."""
-        self.topics[topic] = (theta, variance)
+        self.topics[topic] = snapshot(theta, variance)
         self._packed = None
 
     def rows(self) -> list[tuple[int, int, int, int, int]]:

@@ -24,6 +24,7 @@ from stream.engine.kernel.layout import (
     I8,
     LATENESS_MS,
     N_CHANGED,
+    N_DAYS,
     N_USERS,
     NAMES_END,
     PUBLISHED_MS,
@@ -94,6 +95,7 @@ class Store:
             i8=words,
             f8=words.view(np.float64),
             i4=words.view(np.int32),
+            f4=words.view(np.float32),
             free=np.full(CLASSES, -1, np.int64),
             control=control,
             at=np.full(learners, -1, np.int64),
@@ -296,8 +298,13 @@ class Store:
         self._take_heap(heap, at)
 
     def _take_heap(self, heap: I8, at: I8) -> None:
-        views = heap.view(np.float64), heap.view(np.int32)
-        self.arrays = self.arrays._replace(i8=heap, f8=views[0], i4=views[1], at=at)
+        self.arrays = self.arrays._replace(
+            i8=heap,
+            f8=heap.view(np.float64),
+            i4=heap.view(np.int32),
+            f4=heap.view(np.float32),
+            at=at,
+        )
 
     # -- learners ----------------------------------------------------------------------------
 
@@ -325,7 +332,8 @@ class Store:
             return None
         out = np.empty(transfer.export_size(self.arrays, number), np.uint8)
         head = transfer.export_head(self.arrays, number, STATE_VERSION, out, 0)
-        end = transfer.export_days(self.arrays, number, out, head)
+        counts = np.empty(2 * int(self.arrays.i4[2 * self.arrays.at[number] + N_DAYS]), np.int64)
+        end = transfer.export_days(self.arrays, number, counts, out, head)
         return Learner.from_rows(user_id, out[:head].tobytes(), out[head:end].tobytes())
 
     def read_abilities(self, user_id: str) -> Learner | None:

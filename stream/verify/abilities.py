@@ -27,6 +27,7 @@ from stream.domain.ability import (
     fold_global,
     initial_global,
     initial_topic,
+    snapshot,
     topic_ability,
 )
 from stream.domain.memory import ItemMemory
@@ -224,10 +225,11 @@ class _Learner:
         if in_order:
             # A late attempt leaves what was seen of a day as it was.
             self._latest_day = day
-            self._days[day] = self._g, self._vg
+            self._days[day] = snapshot(self._g, self._vg)
         if topic_id is not None and (in_order or (day, topic_id) not in self._topic_days):
             d0, s, r = self._topics[topic_id][:3]
-            self._topic_days[day, topic_id] = topic_ability(self._g, self._vg, d0, s, r)
+            ability = topic_ability(self._g, self._vg, d0, s, r)
+            self._topic_days[day, topic_id] = snapshot(*ability)
 
     def write(self, tables: dict[str, list[tuple[Any, ...]]]) -> None:
         """Add what is expected of this learner to the tables' rows."""

@@ -24,7 +24,9 @@ from tests.engine.events import MONDAY, FakeRecord, unpacked
 from tests.engine.reference.flush import Flush as PlainFlush
 from tests.engine.reference.state import PartitionState as PlainState
 
-_TOPICS = ["algebra", 'with "quotes" and \\', "größer", None]
+_TOPICS: list[str | None] = ["algebra", 'with "quotes" and \\', "größer", None]
+_MANY_TOPICS = [f"topic-{k}" for k in range(60)] + [None]
+"""More than a short row can tell: a learner's rows widen on the way."""
 _WEIGHTS = Weights(*(0.03 * (-1) ** k * (k + 1) for k in range(len(NO_WEIGHTS))))
 
 
@@ -100,7 +102,12 @@ def _params(rng: random.Random, weights: Weights) -> ParamsStore:
     return params
 
 
-def _value(rng: random.Random, seen: list[dict[str, Any]], clock: dict[str, float]) -> bytes:
+def _value(
+    rng: random.Random,
+    seen: list[dict[str, Any]],
+    clock: dict[str, float],
+    topics: list[str | None],
+) -> bytes:
     kind = rng.random()
     if kind < 0.02:
         return rng.choice([b"rubbish", b"{}", b'{"attempt_id":1}', b"\xff\xfe", b"{}\n{}"])
@@ -115,9 +122,9 @@ def _value(rng: random.Random, seen: list[dict[str, Any]], clock: dict[str, floa
         "attempt_id": f"a{rng.randrange(10**9)}",
         "user_id": user,
         "item_id": f"item-{rng.randrange(30)}",
-        "topic_id": rng.choice(_TOPICS),
+        "topic_id": rng.choice(topics),
         "correct": rng.random() < 0.6,
-        "response_time_ms": rng.choice([None, 0, rng.randrange(90_000)]),
+        "response_time_ms": rng.choice([None, 0, 86_400_000, rng.randrange(90_000)]),
         "hint_used": rng.random() < 0.2,
         "completed_at": int((MONDAY + max(day, -100)) * DAY_MS),
     }
@@ -134,12 +141,12 @@ def _value(rng: random.Random, seen: list[dict[str, Any]], clock: dict[str, floa
     return encode(value)
 
 
-def _records(rng: random.Random, n: int) -> list[FakeRecord]:
+def _records(rng: random.Random, n: int, topics: list[str | None]) -> list[FakeRecord]:
     seen: list[dict[str, Any]] = []
     clock: dict[str, float] = {}
     records = []
     for offset in range(n):
-        value = _value(rng, seen, clock)
+        value = _value(rng, seen, clock, topics)
         try:
             user = msgspec.json.decode(value).get("user_id", "?")
         except (msgspec.DecodeError, AttributeError):
@@ -148,10 +155,10 @@ def _records(rng: random.Random, n: int) -> list[FakeRecord]:
     return records
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(8))
 def test_every_row_and_every_message_is_that_of_the_plain_form(seed: int) -> None:
     rng = random.Random(seed)
-    records = _records(rng, 1500)
+    records = _records(rng, 1500, _MANY_TOPICS if seed >= 6 else _TOPICS)
     params = _params(rng, _WEIGHTS if seed % 2 else NO_WEIGHTS)
     ours, plain = PartitionState(3, 7, params), PlainState(3, 7, params)
     at = 0
@@ -222,3 +229,6 @@ def test_every_row_and_every_message_is_that_of_the_plain_form(seed: int) -> Non
             assert asdict(ours.position) == asdict(plain.position)
     assert len(ours) == len(plain)
     assert {"accepted", "duplicate", "too_late", "void", "regrade"} <= set(plain.position.counts)
+    learners = [plain.learner(f"learner-{k}") for k in range(12)]
+    most = max(len(learner.topics) for learner in learners if learner is not None)
+    assert (most > 31) == (seed >= 6)

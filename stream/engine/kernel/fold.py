@@ -11,19 +11,27 @@ import numpy as np
 from stream.compiling import compiled
 from stream.domain.ability import fold_drifted, match, topic_ability
 from stream.domain.practice import features, next_form, plug_in
-from stream.engine.kernel.heap import begin, move, reserve
+from stream.engine.kernel.days import (
+    DAY_WORDS,
+    SNAPSHOT_HALVES,
+    ability_at,
+    add_rows,
+    add_snapshots,
+    change,
+    days_at,
+    insert_day,
+    n_rows,
+    n_snapshots,
+    number_of,
+    place_of_day,
+    put_ability,
+    snapshots_at,
+)
+from stream.engine.kernel.heap import begin, move, reserve, used_head
 from stream.engine.kernel.layout import (
     ATTEMPTS,
-    CORRECT_FLAG,
     CORRECT_N,
-    D_ATTEMPTS,
-    D_CHANGED,
-    D_CORRECT,
-    D_DAY,
-    D_ROWS,
-    D_SNAPSHOTS,
     DAY_MS,
-    DAY_WORDS,
     FIRST_DAY,
     FOLDED,
     FORM,
@@ -35,16 +43,12 @@ from stream.engine.kernel.layout import (
     N_CHANGED,
     N_DAYS,
     N_ROWS,
-    N_SNAPSHOTS,
     N_TOPICS,
     RETAINED_DAYS,
-    ROW_WORDS,
+    ROW_HALVES,
     ROWS_AT,
-    ROWS_CAPACITY,
-    S_TOPIC,
     SETTLED,
     SHIFT,
-    SNAPSHOT_WORDS,
     STREAM_WEEK,
     T_ATTEMPTS,
     T_CORRECT,
@@ -58,14 +62,14 @@ from stream.engine.kernel.layout import (
     G,
 )
 from stream.engine.kernel.memory import enters_at_once, recall, remember, settle
+from stream.engine.kernel.rows import CORRECT_FLAG, NO_TOPIC, open_rows, put_row, row_place
 
-__all__ = ["ACCEPTED", "DUPLICATE", "NO_TOPIC", "OPERATION", "TOO_LATE", "fold", "mark", "rebase"]
+__all__ = ["ACCEPTED", "DUPLICATE", "OPERATION", "TOO_LATE", "fold", "mark", "rebase"]
 
 ACCEPTED, DUPLICATE, TOO_LATE, OPERATION, FULL, REFUSED = range(6)
 """Outcomes. An OPERATION (void, regrade) is left to the caller; FULL: the heap must grow; a REFUSED
 record is no event."""
 
-NO_TOPIC = 0xFFFF
 _STRIDE = np.uint64(16)
 
 
@@ -87,10 +91,10 @@ def known(s: Arrays, base: int, attempt: int) -> bool:
     if n == 0:
         return False
     oldest = i8[base + LATEST_MS] // DAY_MS - s.control[RETAINED_DAYS]
-    day = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]
+    day = days_at(s, base)
     start = 0
-    while start < n and i4[2 * day + D_DAY] < oldest:
-        start += i4[2 * day + D_ROWS]
+    while start < n and number_of(s, day) < oldest:
+        start += n_rows(s, day)
         day += DAY_WORDS
     rows = i8[base + ROWS_AT]
     # In strides without an early exit, which the compiler turns into vector instructions.
@@ -140,8 +144,7 @@ def topic_of(s: Arrays, base: int, topic: int) -> tuple[int, int]:
         if i4[2 * word + T_TOPIC] == topic:
             return index, word
         word += TOPIC_WORDS
-    behind = DAY_WORDS * i4[half + N_DAYS] + SNAPSHOT_WORDS * i4[half + N_SNAPSHOTS]
-    move(s, word, word + TOPIC_WORDS, behind)
+    move(s, word, word + TOPIC_WORDS, base + used_head(s, base) - word)
     f8[word] = 0.0
     f8[word + 1] = 0.0
     f8[word + 2] = s.filter[2]
@@ -158,36 +161,19 @@ def day_of(s: Arrays, base: int, number: int) -> tuple[int, int, int]:
 
     A past day starts from the abilities of the day nearest before it, else after.
     """
-    i8, f8, i4 = s.i8, s.f8, s.i4
-    half = 2 * base
-    n = i4[half + N_DAYS]
-    days = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]
-    index, rows, snapshots = n, i4[half + N_ROWS], i4[half + N_SNAPSHOTS]
-    # From the end: attempts come nearly in order.
-    while index > 0:
-        day = 2 * (days + DAY_WORDS * (index - 1))
-        if i4[day + D_DAY] < number:
-            break
-        index -= 1
-        rows -= i4[day + D_ROWS]
-        snapshots -= i4[day + D_SNAPSHOTS]
-        if i4[day + D_DAY] == number:
-            return days + DAY_WORDS * index, rows, snapshots
+    index, rows, snapshots = place_of_day(s, base, number)
+    n = s.i4[2 * base + N_DAYS]
+    days = days_at(s, base)
+    day = days + DAY_WORDS * index
+    if index < n and number_of(s, day) == number:
+        return day, rows, snapshots
     if n == 0:
-        theta, variance = f8[base + G] - f8[base + SHIFT], f8[base + VG]
+        theta, variance = s.f8[base + G] - s.f8[base + SHIFT], s.f8[base + VG]
     else:
-        nearest = days + DAY_WORDS * max(index - 1, 0)
-        theta, variance = f8[nearest], f8[nearest + 1]
-    word = days + DAY_WORDS * index
-    behind = DAY_WORDS * (n - index) + SNAPSHOT_WORDS * i4[half + N_SNAPSHOTS]
-    move(s, word, word + DAY_WORDS, behind)
-    f8[word] = theta
-    f8[word + 1] = variance
-    for k in range(2, DAY_WORDS):
-        i8[word + k] = 0
-    i4[2 * word + D_DAY] = number
-    i4[half + N_DAYS] = n + 1
-    return word, rows, snapshots
+        theta, variance = ability_at(s, 2 * (days + DAY_WORDS * max(index - 1, 0)))
+    insert_day(s, base, index, number)
+    put_ability(s, 2 * day, theta, variance)
+    return day, rows, snapshots
 
 
 @compiled
@@ -202,65 +188,18 @@ def snapshot_topic(
     in_order: bool,
 ) -> None:
     """Record a topic's ability on a day; of a past day only where there is none yet."""
-    f8, i4 = s.f8, s.i4
-    half = 2 * base
-    first = (
-        base
-        + HEAD_WORDS
-        + TOPIC_WORDS * i4[half + N_TOPICS]
-        + DAY_WORDS * i4[half + N_DAYS]
-        + SNAPSHOT_WORDS * before
-    )
-    n = i4[2 * day + D_SNAPSHOTS]
-    for k in range(n):
-        word = first + SNAPSHOT_WORDS * k
-        if i4[2 * word + S_TOPIC] == topic:
+    i4 = s.i4
+    place = snapshots_at(s, base) + SNAPSHOT_HALVES * before
+    n = n_snapshots(s, day)
+    for _ in range(n):
+        if i4[place + 2] == topic:
             if in_order:
-                f8[word] = theta
-                f8[word + 1] = variance
+                put_ability(s, place, theta, variance)
             return
-    word = first + SNAPSHOT_WORDS * n
-    move(
-        s,
-        word,
-        word + SNAPSHOT_WORDS,
-        SNAPSHOT_WORDS * (i4[half + N_SNAPSHOTS] - before - n),
-    )
-    f8[word] = theta
-    f8[word + 1] = variance
-    s.i8[word + 2] = 0
-    i4[2 * word + S_TOPIC] = topic
-    i4[2 * day + D_SNAPSHOTS] = n + 1
-    i4[half + N_SNAPSHOTS] += 1
-
-
-@compiled
-def append_row(
-    s: Arrays,
-    base: int,
-    at: int,
-    attempt: int,
-    time_ms: int,
-    response: int,
-    item: int,
-    topic_flags: int,
-) -> None:
-    """Put a row at a place among the learner's rows."""
-    i8, i4 = s.i8, s.i4
-    half = 2 * base
-    n = i4[half + N_ROWS]
-    hashes = i8[base + ROWS_AT]
-    rows = hashes + i4[half + ROWS_CAPACITY]
-    if at < n:
-        move(s, hashes + at, hashes + at + 1, n - at)
-        move(s, rows + ROW_WORDS * at, rows + ROW_WORDS * (at + 1), ROW_WORDS * (n - at))
-    i8[hashes + at] = attempt
-    row = 2 * (rows + ROW_WORDS * at)
-    i4[row] = time_ms
-    i4[row + 1] = response
-    i4[row + 2] = item
-    i4[row + 3] = topic_flags
-    i4[half + N_ROWS] = n + 1
+        place += SNAPSHOT_HALVES
+    add_snapshots(s, base, day, before + n, 1)
+    put_ability(s, place, theta, variance)
+    i4[place + 2] = topic
 
 
 @compiled
@@ -323,21 +262,23 @@ def fold_attempt(
     f8[base + G], f8[base + VG] = g, vg
     if in_order:
         # A late attempt leaves earlier snapshots as they were seen.
-        f8[day], f8[day + 1] = g - f8[base + SHIFT], vg
-    append_row(
+        put_ability(s, 2 * day, g - f8[base + SHIFT], vg)
+    row = rows_before + n_rows(s, day)
+    open_rows(s, base, row, 1)
+    i8[i8[base + ROWS_AT] + row] = attempt
+    place = row_place(s, base, row)
+    put_row(
         s,
-        base,
-        rows_before + i4[2 * day + D_ROWS],
-        attempt,
+        place,
+        i4[half + ROW_HALVES],
         completed_ms - number * DAY_MS,
         response,
         hash_,
-        index | (flags << 16),
+        index,
+        flags,
     )
-    i4[2 * day + D_ROWS] += 1
-    i4[2 * day + D_ATTEMPTS] += 1
-    i4[2 * day + D_CORRECT] += correct
-    i4[2 * day + D_CHANGED] = 1
+    add_rows(s, day, 1)
+    change(s, day)
     expected = plug_in(theta, a, b, c, gain)
     f8[base + FORM] = next_form(f8[base + FORM], expected, correct != 0)
     if at_once:
@@ -445,11 +386,11 @@ def rebase(s: Arrays, learner: int, theta: float, day: int) -> bool:
     base = s.at[learner]
     half = 2 * base
     topics = base + HEAD_WORDS
-    days = topics + TOPIC_WORDS * i4[half + N_TOPICS]
+    days = days_at(s, base)
     for index in range(i4[half + N_DAYS] - 1, -1, -1):
         word = days + DAY_WORDS * index
-        if i4[2 * word + D_DAY] <= day:
-            shift = theta - (f8[word] + f8[base + SHIFT])
+        if number_of(s, word) <= day:
+            shift = theta - (ability_at(s, 2 * word)[0] + f8[base + SHIFT])
             f8[base + G] += shift
             f8[base + SHIFT] += shift
             for k in range(i4[half + N_TOPICS]):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from stream.compiling import compiled
+from stream.engine.kernel.days import DAY_WORDS, MOST_SNAPSHOT_WORDS, days_words
 from stream.engine.kernel.layout import (
-    DAY_WORDS,
     FIRST_DAY,
     FREE_WORDS,
     HEAD_CAPACITY,
@@ -23,14 +23,25 @@ from stream.engine.kernel.layout import (
     N_SNAPSHOTS,
     N_TOPICS,
     N_USERS,
-    ROW_WORDS,
+    ROW_HALVES,
     ROWS_AT,
     ROWS_CAPACITY,
-    SNAPSHOT_WORDS,
     TOPIC_WORDS,
     VG,
     Arrays,
     G,
+)
+from stream.engine.kernel.rows import (
+    NARROW,
+    block_words,
+    flags_of,
+    halves_for,
+    item_of,
+    move_halves,
+    put_row,
+    response_of,
+    time_of,
+    topic_of_row,
 )
 
 __all__ = ["CLASSES", "begin", "compact", "grow", "move", "release", "reserve", "used_head"]
@@ -101,14 +112,50 @@ def used_head(s: Arrays, base: int) -> int:
     return (
         HEAD_WORDS
         + TOPIC_WORDS * s.i4[half + N_TOPICS]
-        + DAY_WORDS * s.i4[half + N_DAYS]
-        + SNAPSHOT_WORDS * s.i4[half + N_SNAPSHOTS]
+        + days_words(s.i4[half + N_DAYS], s.i4[half + N_SNAPSHOTS])
     )
 
 
 @compiled
-def grow(s: Arrays, learner: int, head_words: int, rows: int, items: int) -> bool:
-    """Make a learner's blocks hold so many words, rows and remembered items.
+def rows_in(words: int, halves: int) -> int:
+    """Return how many rows fit into a block of rows."""
+    return 2 * words // (2 + halves)
+
+
+@compiled
+def move_rows(s: Arrays, base: int, block: int, capacity: int, halves: int) -> None:
+    """Move a learner's rows into another block; it gives the old one back."""
+    half = 2 * base
+    n, old, size = s.i4[half + N_ROWS], s.i8[base + ROWS_AT], s.i4[half + ROWS_CAPACITY]
+    width = s.i4[half + ROW_HALVES]
+    if size > 0:
+        move(s, old, block, n)
+        source, target = 2 * (old + size), 2 * (block + capacity)
+        if width == halves:
+            move_halves(s, source, target, halves * n)
+        else:
+            for _ in range(n):
+                put_row(
+                    s,
+                    target,
+                    halves,
+                    time_of(s, source),
+                    response_of(s, source),
+                    item_of(s, source),
+                    topic_of_row(s, source, width),
+                    flags_of(s, source),
+                )
+                source += width
+                target += halves
+        release(s, old, block_words(size, width))
+    s.i8[base + ROWS_AT] = block
+    s.i4[half + ROWS_CAPACITY] = capacity
+    s.i4[half + ROW_HALVES] = halves
+
+
+@compiled
+def grow(s: Arrays, learner: int, head_words: int, rows: int, topics: int, items: int) -> bool:
+    """Make a learner's blocks hold so many words, rows (of so many topics) and remembered items.
 
     Returns
     -------
@@ -127,19 +174,12 @@ def grow(s: Arrays, learner: int, head_words: int, rows: int, items: int) -> boo
         s.at[learner] = base
         i4[2 * base + HEAD_CAPACITY] = size
     half = 2 * base
-    capacity = i4[half + ROWS_CAPACITY]
-    if capacity < rows:
-        block, size = take(s, (1 + ROW_WORDS) * rows)
+    halves = max(halves_for(topics), i4[half + ROW_HALVES])
+    if i4[half + ROWS_CAPACITY] < rows or i4[half + ROW_HALVES] < halves:
+        block, size = take(s, block_words(max(rows, i4[half + N_ROWS]), halves))
         if block < 0:
             return False
-        wider = size // (1 + ROW_WORDS)
-        if capacity > 0:
-            old, n = i8[base + ROWS_AT], i4[half + N_ROWS]
-            move(s, old, block, n)
-            move(s, old + capacity, block + wider, ROW_WORDS * n)
-            release(s, old, (1 + ROW_WORDS) * capacity)
-        i8[base + ROWS_AT] = block
-        i4[half + ROWS_CAPACITY] = wider
+        move_rows(s, base, block, rows_in(size, halves), halves)
     capacity = i4[half + MEMORY_CAPACITY]
     if capacity < items:
         block, size = take(s, MEMORY_WORDS * items)
@@ -157,13 +197,14 @@ def grow(s: Arrays, learner: int, head_words: int, rows: int, items: int) -> boo
 @compiled
 def begin(s: Arrays, learner: int) -> bool:
     """Make the head of a learner never seen; False when the heap is full."""
-    block, size = take(s, HEAD_WORDS + TOPIC_WORDS + DAY_WORDS + SNAPSHOT_WORDS)
+    block, size = take(s, HEAD_WORDS + TOPIC_WORDS + DAY_WORDS + MOST_SNAPSHOT_WORDS)
     if block < 0:
         return False
     for k in range(HEAD_WORDS):
         s.i8[block + k] = 0
     s.i4[2 * block + HEAD_CAPACITY] = size
     s.i4[2 * block + FIRST_DAY] = 0xFFFF
+    s.i4[2 * block + ROW_HALVES] = NARROW
     s.f8[block + G] = s.filter[0]
     s.f8[block + VG] = s.filter[1]
     s.at[learner] = block
@@ -174,8 +215,9 @@ def begin(s: Arrays, learner: int) -> bool:
 def reserve(s: Arrays, learner: int) -> bool:
     """Make room for one more topic, day, snapshot and row."""
     base = s.at[learner]
-    more = TOPIC_WORDS + DAY_WORDS + SNAPSHOT_WORDS
-    return grow(s, learner, used_head(s, base) + more, s.i4[2 * base + N_ROWS] + 1, 0)
+    half = 2 * base
+    words = used_head(s, base) + TOPIC_WORDS + DAY_WORDS + MOST_SNAPSHOT_WORDS
+    return grow(s, learner, words, s.i4[half + N_ROWS] + 1, s.i4[half + N_TOPICS] + 1, 0)
 
 
 @compiled
@@ -208,14 +250,15 @@ def compact(s: Arrays, i8: I8, i4: I4, at: I8) -> None:
         end += size
         i4[half + ROWS_CAPACITY] = 0
         if rows:
-            _, size = size_class((1 + ROW_WORDS) * rows)
-            capacity = size // (1 + ROW_WORDS)
+            halves = i4[half + ROW_HALVES]
+            _, size = size_class(block_words(rows, halves))
+            capacity = rows_in(size, halves)
             hashes = s.i8[base + ROWS_AT]
-            table = hashes + s.i4[2 * base + ROWS_CAPACITY]
+            table = 2 * (hashes + s.i4[2 * base + ROWS_CAPACITY])
             for k in range(rows):
                 i8[end + k] = s.i8[hashes + k]
-            for k in range(ROW_WORDS * rows):
-                i8[end + capacity + k] = s.i8[table + k]
+            for k in range(halves * rows):
+                i4[2 * (end + capacity) + k] = s.i4[table + k]
             i8[place + ROWS_AT] = end
             i4[half + ROWS_CAPACITY] = capacity
             end += size

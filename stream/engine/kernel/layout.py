@@ -1,14 +1,16 @@
 """Where everything of a learner lies, and the arrays of a partition.
 
 A learner is three blocks of 8-byte words in the partition's heap. The same memory is seen as
-int64 (``i8``), float64 (``f8``) and int32 (``i4``): word ``w`` is ``i8[w]`` and holds the 32-bit
-halves ``i4[2 w]`` and ``i4[2 w + 1]``.
+int64 (``i8``), float64 (``f8``), int32 (``i4``) and float32 (``f4``): word ``w`` is ``i8[w]`` and
+holds the 32-bit halves ``i4[2 w]`` and ``i4[2 w + 1]``.
 
 =======  ==========================================================================
 block    holds
 =======  ==========================================================================
 head     fixed fields, then topics, then days (ascending), then the days' snapshots
-rows     hashes of the attempt ids (one word each, day by day), then their rows
+         of topics: see ``kernel/days.py``
+rows     hashes of the attempt ids (one word each, day by day), then their rows: see
+         ``kernel/rows.py``
 memory   remembered items, the longest ago first, without the latest answers: see
          ``kernel/memory.py``
 =======  ==========================================================================
@@ -25,6 +27,7 @@ __all__ = ["Arrays"]
 
 I8 = npt.NDArray[np.int64]
 F8 = npt.NDArray[np.float64]
+F4 = npt.NDArray[np.float32]
 I4 = npt.NDArray[np.int32]
 U1 = npt.NDArray[np.uint8]
 
@@ -38,23 +41,12 @@ HEAD_WORDS = 15
 # -- head: 32-bit halves ----------------------------------------------------------------------
 FIRST_DAY, ATTEMPTS, CORRECT_N, FOLDED, N_TOPICS, N_DAYS = range(12, 18)
 N_SNAPSHOTS, N_ROWS, N_MEMORY, HEAD_CAPACITY = range(18, 22)
-ROWS_CAPACITY, MEMORY_CAPACITY, SETTLED = 26, 27, 28
+ROWS_CAPACITY, MEMORY_CAPACITY, SETTLED, ROW_HALVES = 26, 27, 28, 29
 
 # -- topic: words d0, s, r, latest_ms; halves -------------------------------------------------
 TOPIC_WORDS = 6
 T_TOPIC, T_FOLDED, T_ATTEMPTS, T_CORRECT = range(8, 12)
 
-# -- day: words theta, variance; halves -------------------------------------------------------
-DAY_WORDS = 5
-D_DAY, D_CHANGED, D_ROWS, D_SNAPSHOTS, D_ATTEMPTS, D_CORRECT = range(4, 10)
-
-# -- snapshot of a topic: words theta, variance; half -----------------------------------------
-SNAPSHOT_WORDS = 3
-S_TOPIC = 4
-
-# -- row: halves time, response time, item hash, topic | flags << 16 --------------------------
-ROW_WORDS = 2
-CORRECT_FLAG = 1
 # -- remembered item: halves item hash, number | last << 31, time, right | wrong << 8 ---------
 MEMORY_WORDS = 2
 
@@ -69,8 +61,8 @@ class Arrays(NamedTuple):
 
     Attributes
     ----------
-    i8, f8, i4
-        The heap (words,), three views of the same memory; ``i4`` has two entries a word.
+    i8, f8, i4, f4
+        The heap (words,), four views of the same memory; ``i4`` and ``f4`` have two entries a word.
     free
         Size class -> first free block of it, -1 for none.
     control
@@ -104,6 +96,7 @@ class Arrays(NamedTuple):
     i8: I8
     f8: F8
     i4: I4
+    f4: F4
     free: I8
     control: I8
     at: I8

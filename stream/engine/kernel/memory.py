@@ -12,30 +12,23 @@ import numpy as np
 from stream.compiling import compiled
 from stream.domain.memory import DEFAULT_CAPACITY, MAX_COUNT
 from stream.domain.practice import NEVER_MET
+from stream.engine.kernel.days import DAY_WORDS, days_at, n_rows, number_of
 from stream.engine.kernel.heap import grow, move
 from stream.engine.kernel.layout import (
-    CORRECT_FLAG,
-    D_DAY,
-    D_ROWS,
     DAY_MS,
-    DAY_WORDS,
     FOLDED,
-    HEAD_WORDS,
     LATEST_MS,
     MEMORY_AT,
     MEMORY_WORDS,
     N_DAYS,
     N_MEMORY,
     N_ROWS,
-    N_TOPICS,
-    ROW_WORDS,
-    ROWS_AT,
-    ROWS_CAPACITY,
+    ROW_HALVES,
     SETTLED,
     STORAGE_DAYS,
-    TOPIC_WORDS,
     Arrays,
 )
+from stream.engine.kernel.rows import CORRECT_FLAG, flags_of, item_of, row_place, time_of
 
 __all__ = ["enters_at_once", "recall", "remember", "settle", "unsettled"]
 
@@ -70,24 +63,22 @@ def remembered(s: Arrays, base: int, item: int) -> int:
 @compiled
 def day_of_row(s: Arrays, base: int, row: int) -> int:
     """Return the number of the day that a row belongs to, one of the latest."""
-    i4 = s.i4
     half = 2 * base
-    before = i4[half + N_ROWS]
-    day = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS] + DAY_WORDS * i4[half + N_DAYS]
+    before = s.i4[half + N_ROWS]
+    day = days_at(s, base) + DAY_WORDS * s.i4[half + N_DAYS]
     while before > row:
         day -= DAY_WORDS
-        before -= i4[2 * day + D_ROWS]
-    return i4[2 * day + D_DAY]
+        before -= n_rows(s, day)
+    return number_of(s, day)
 
 
 @compiled
 def answer(s: Arrays, base: int, row: int) -> tuple[int, int, int, int]:
     """Return what an unsettled row tells: item, number, time (s), whether it was correct."""
-    i4 = s.i4
-    place = 2 * (s.i8[base + ROWS_AT] + i4[2 * base + ROWS_CAPACITY] + ROW_WORDS * row)
-    number = i4[2 * base + FOLDED] - (i4[2 * base + N_ROWS] - row)
-    time_s = (day_of_row(s, base, row) * DAY_MS + i4[place]) // 1000
-    return i4[place + 2], number, time_s, (i4[place + 3] >> 16) & CORRECT_FLAG
+    place = row_place(s, base, row)
+    number = s.i4[2 * base + FOLDED] - (s.i4[2 * base + N_ROWS] - row)
+    time_s = (day_of_row(s, base, row) * DAY_MS + time_of(s, place)) // 1000
+    return item_of(s, place), number, time_s, flags_of(s, place) & CORRECT_FLAG
 
 
 @compiled
@@ -105,15 +96,17 @@ def recall(s: Arrays, base: int, item: int) -> tuple[int, int, int, int, bool]:
         number, last = number & 0x7FFF_FFFF, number < 0
         right, wrong = counts & 0xFF, (counts >> 8) & 0xFF
     n = i4[2 * base + N_ROWS]
-    rows = s.i8[base + ROWS_AT] + i4[2 * base + ROWS_CAPACITY]
+    first = n - unsettled(s, base)
+    place = np.uint64(row_place(s, base, first))
+    step = np.uint64(i4[2 * base + ROW_HALVES])
     newest = -1
-    for row in range(n - unsettled(s, base), n):
-        place = np.uint64(2 * (rows + ROW_WORDS * row))
-        if i4[place + np.uint64(2)] == item:
+    for row in range(first, n):
+        if i4[place + np.uint64(1)] == item:
             newest = row
-            correct = (i4[place + np.uint64(3)] >> 16) & CORRECT_FLAG
+            correct = flags_of(s, int(np.int64(place))) & CORRECT_FLAG
             right += correct
             wrong += 1 - correct
+        place += step
     if newest >= 0:
         _, number, time_s, correct = answer(s, base, newest)
         last = correct != 0
@@ -171,10 +164,10 @@ def expires(s: Arrays, base: int, completed_ms: int) -> bool:
     Days that were too old before may still be there until the next flush: they do not count, so
     that rows do not depend on when they are written.
     """
-    day = base + HEAD_WORDS + TOPIC_WORDS * s.i4[2 * base + N_TOPICS]
+    day = days_at(s, base)
     before = s.i8[base + LATEST_MS] // DAY_MS - s.control[STORAGE_DAYS]
     for _ in range(s.i4[2 * base + N_DAYS]):
-        number = s.i4[2 * day + D_DAY]
+        number = number_of(s, day)
         if number >= before:
             return number < completed_ms // DAY_MS - s.control[STORAGE_DAYS]
         day += DAY_WORDS
@@ -200,7 +193,7 @@ def settle(s: Arrays, learner: int, completed_ms: int) -> bool:
     if not (at_once or expires(s, base, completed_ms) or n >= MOST_UNSETTLED):
         return True
     items = min(s.i4[half + N_MEMORY] + n + 1, DEFAULT_CAPACITY)
-    if not grow(s, learner, 0, 0, items):
+    if not grow(s, learner, 0, 0, 0, items):
         return False
     end = s.i4[half + N_ROWS]
     for row in range(end - n, end):

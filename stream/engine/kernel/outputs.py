@@ -11,31 +11,35 @@ from math import erfc, sqrt
 import numpy as np
 
 from stream.compiling import compiled
+from stream.engine.kernel.days import (
+    DAY_WORDS,
+    SNAPSHOT_HALVES,
+    ability_at,
+    changed,
+    days_at,
+    forget_day,
+    n_rows,
+    n_snapshots,
+    number_of,
+    settle_day,
+    snapshots_at,
+    tally,
+)
 from stream.engine.kernel.layout import (
     ATTEMPTS,
     CORRECT_N,
-    D_ATTEMPTS,
-    D_CHANGED,
-    D_CORRECT,
-    D_DAY,
-    D_ROWS,
-    D_SNAPSHOTS,
     DAY_MS,
-    DAY_WORDS,
     FIRST_DAY,
     HEAD_WORDS,
     I8,
     LATEST_MS,
     N_DAYS,
     N_ROWS,
+    N_SNAPSHOTS,
     N_TOPICS,
     PUBLISHED_MS,
-    ROW_WORDS,
-    ROWS_AT,
-    ROWS_CAPACITY,
-    S_TOPIC,
+    ROW_HALVES,
     SHIFT,
-    SNAPSHOT_WORDS,
     STORAGE_DAYS,
     T_ATTEMPTS,
     T_TOPIC,
@@ -45,8 +49,19 @@ from stream.engine.kernel.layout import (
     Arrays,
     G,
 )
+from stream.engine.kernel.rows import (
+    CORRECT_FLAG,
+    HINT_FLAG,
+    UNCOUNTED,
+    flags_of,
+    item_of,
+    response_of,
+    row_place,
+    time_of,
+    topic_of_row,
+)
 from stream.engine.kernel.sorting import sort
-from stream.engine.kernel.transfer import export_day, export_head, export_size, forget_day
+from stream.engine.kernel.transfer import export_day, export_head, export_size
 from stream.engine.kernel.writing import (
     put_bytes,
     put_float,
@@ -69,7 +84,6 @@ META_COLUMNS = 5
 PARTITION, OFFSET, COMPUTED_AT, WEEK, USE_THETA, INCLUDE_THETA, VERSION = range(7)
 
 _WINDOW, _RECENT, _WEEKS_AFTER = 28, 14, 28  # days
-_VOIDED_OR_OPERATION = 12
 _SESSION_GAP_MS = 30 * 60 * 1000
 _ROW_ROOM = 420
 """Most bytes of a daily or weekly row beside its names."""
@@ -130,25 +144,29 @@ def median(values: I8, n: int) -> float:
 
 
 @compiled
-def improvement(s: Arrays, base: int, as_of: int, use_theta: int) -> tuple[float, float]:
-    """Return (I_t, I_t in its accuracy form) at a day, nan without evidence."""
-    f8, i4 = s.f8, s.i4
-    days = base + HEAD_WORDS + TOPIC_WORDS * i4[2 * base + N_TOPICS]
+def improvement(
+    s: Arrays, base: int, counts: I8, as_of: int, use_theta: int
+) -> tuple[float, float]:
+    """Return (I_t, I_t in its accuracy form) at a day, nan without evidence.
+
+    ``counts`` holds every day's attempts and correct ones.
+    """
+    day = days_at(s, base) - DAY_WORDS
     n_prev = k_prev = n_recent = k_recent = 0
     last_prev = last_recent = -1
-    for k in range(i4[2 * base + N_DAYS]):
-        day = days + DAY_WORDS * k
-        number, attempts = i4[2 * day + D_DAY], i4[2 * day + D_ATTEMPTS]
+    for k in range(s.i4[2 * base + N_DAYS]):
+        day += DAY_WORDS
+        number, attempts = number_of(s, day), counts[2 * k]
         if attempts == 0 or number > as_of or number <= as_of - _WINDOW:
             continue
         if number > as_of - _RECENT:
             n_recent += attempts
-            k_recent += i4[2 * day + D_CORRECT]
-            last_recent = day
+            k_recent += counts[2 * k + 1]
+            last_recent = 2 * day
         else:
             n_prev += attempts
-            k_prev += i4[2 * day + D_CORRECT]
-            last_prev = day
+            k_prev += counts[2 * k + 1]
+            last_prev = 2 * day
     if last_prev < 0 or last_recent < 0:
         return _NAN, _NAN
     exposure = min(1.0, n_recent / 30)
@@ -157,8 +175,9 @@ def improvement(s: Arrays, base: int, as_of: int, use_theta: int) -> tuple[float
     accuracy = (p - k_prev / n_prev) * exposure * (1.0 - min(0.5, 1.96 * se))
     if not use_theta or n_recent < 5:
         return accuracy, accuracy
-    se = sqrt(f8[last_recent + 1])
-    value = (f8[last_recent] - f8[last_prev]) * exposure * (1.0 - min(0.5, 1.96 * se))
+    theta, variance = ability_at(s, last_recent)
+    gain = theta - ability_at(s, last_prev)[0]
+    value = gain * exposure * (1.0 - min(0.5, 1.96 * sqrt(variance)))
     return max(-1.0, min(1.0, value)), accuracy
 
 
@@ -233,53 +252,56 @@ def write_theta(s: Arrays, learner: int, context: I8, version: U1, out: U1, at: 
 
 @compiled
 def write_features(
-    s: Arrays, learner: int, context: I8, version: U1, scratch: I8, out: U1, at: int
+    s: Arrays,
+    learner: int,
+    counts: I8,
+    context: I8,
+    version: U1,
+    scratch: I8,
+    out: U1,
+    at: int,
 ) -> int:
     """Write a FeatureUpdate with the daily rows that changes affect; ``at`` itself if none.
 
     A change on a day enters the windows of the 27 days after it, too.
     """
-    i8, f8, i4 = s.i8, s.f8, s.i4
+    i4 = s.i4
     base = s.at[learner]
-    half = 2 * base
-    n_days = i4[half + N_DAYS]
-    days = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]
-    table = i8[base + ROWS_AT] + i4[half + ROWS_CAPACITY]
-    snapshot = days + DAY_WORDS * n_days
+    halves = i4[2 * base + ROW_HALVES]
+    snapshot, row = snapshots_at(s, base), row_place(s, base, 0)
     start = at
-    rows_before = written = 0
-    changed = -1000
-    for k in range(n_days):
-        day = days + DAY_WORDS * k
-        number, n_rows = i4[2 * day + D_DAY], i4[2 * day + D_ROWS]
-        n_snapshots = i4[2 * day + D_SNAPSHOTS]
-        if i4[2 * day + D_CHANGED]:
-            changed = number
-        if number >= changed + _WINDOW:
-            rows_before += n_rows
-            snapshot += SNAPSHOT_WORDS * n_snapshots
+    written = 0
+    last_change = -1000
+    for k in range(i4[2 * base + N_DAYS]):
+        day = days_at(s, base) + DAY_WORDS * k
+        number, rows, snapshots = number_of(s, day), n_rows(s, day), n_snapshots(s, day)
+        first_row, first_snapshot = row, snapshot
+        row += halves * rows
+        snapshot += SNAPSHOT_HALVES * snapshots
+        if changed(s, day):
+            last_change = number
+        if number >= last_change + _WINDOW:
             continue
-        value, accuracy = improvement(s, base, number, context[USE_THETA])
-        for j in range(n_snapshots):
-            word = snapshot + SNAPSHOT_WORDS * j
-            index = i4[2 * word + S_TOPIC]
+        value, accuracy = improvement(s, base, counts, number, context[USE_THETA])
+        for j in range(snapshots):
+            ability = first_snapshot + SNAPSHOT_HALVES * j
+            index = i4[ability + 2]
             attempts = correct = hints = n_times = total = 0
             latest = -1
-            for row in range(rows_before, rows_before + n_rows):
-                place = 2 * (table + ROW_WORDS * row)
-                topic_flags = i4[place + 3]
-                if (topic_flags & 0xFFFF) != index:
+            for place in range(first_row, row, halves):
+                if topic_of_row(s, place, halves) != index:
                     continue
-                flags = (topic_flags >> 16) & 0xFF
-                if flags & _VOIDED_OR_OPERATION:
+                flags = flags_of(s, place)
+                if flags & UNCOUNTED:
                     continue
                 attempts += 1
-                correct += flags & 1
-                hints += (flags >> 1) & 1
-                latest = max(latest, i4[place])
-                if i4[place + 1] >= 0:
-                    scratch[n_times] = i4[place + 1]
-                    total += i4[place + 1]
+                correct += flags & CORRECT_FLAG
+                hints += flags & HINT_FLAG != 0
+                latest = max(latest, time_of(s, place))
+                response = response_of(s, place)
+                if response >= 0:
+                    scratch[n_times] = response
+                    total += response
                     n_times += 1
             topic = i4[2 * (base + HEAD_WORDS + TOPIC_WORDS * index) + T_TOPIC]
             if written:
@@ -304,9 +326,10 @@ def write_features(
             at = put_text(out, at, _MEDIAN)
             at = put_float(out, at, median(scratch, n_times))
             at = put_text(out, at, _ESTIMATE)
-            at = put_float(out, at, f8[word] + f8[base + SHIFT] if context[INCLUDE_THETA] else _NAN)
+            theta, variance = ability_at(s, ability)
+            at = put_float(out, at, theta + s.f8[base + SHIFT] if context[INCLUDE_THETA] else _NAN)
             at = put_text(out, at, _SD)
-            at = put_float(out, at, sqrt(f8[word + 1]) if context[INCLUDE_THETA] else _NAN)
+            at = put_float(out, at, sqrt(variance) if context[INCLUDE_THETA] else _NAN)
             at = put_text(out, at, _IMPROVEMENT)
             at = put_float(out, at, value)
             at = put_text(out, at, _ACCURACY)
@@ -317,8 +340,6 @@ def write_features(
             else:
                 at = put_float(out, at, _NAN)
             at = put_text(out, at, _CLOSE)
-        rows_before += n_rows
-        snapshot += SNAPSHOT_WORDS * n_snapshots
     if at == start:
         return at
     at = put_text(out, at, _END_ROWS)
@@ -327,16 +348,14 @@ def write_features(
 
 
 @compiled
-def sessions_of(s: Arrays, table: int, first: int, n_rows: int, scratch: I8) -> int:
-    """Count the sessions of one day's valid rows."""
-    i4 = s.i4
+def sessions_of(s: Arrays, first: int, end: int, halves: int, scratch: I8) -> int:
+    """Count the sessions of one day's valid rows, from one place to another."""
     n = 0
     in_order = True
-    for row in range(first, first + n_rows):
-        place = 2 * (table + ROW_WORDS * row)
-        if (i4[place + 3] >> 16) & _VOIDED_OR_OPERATION:
+    for place in range(first, end, halves):
+        if flags_of(s, place) & UNCOUNTED:
             continue
-        scratch[n] = i4[place]
+        scratch[n] = time_of(s, place)
         in_order = in_order and (n == 0 or scratch[n - 1] <= scratch[n])
         n += 1
     if not in_order:
@@ -349,18 +368,24 @@ def sessions_of(s: Arrays, table: int, first: int, n_rows: int, scratch: I8) -> 
 
 @compiled
 def write_week(
-    s: Arrays, base: int, week: int, context: I8, target: float, scratch: I8, out: U1, at: int
+    s: Arrays,
+    base: int,
+    counts: I8,
+    week: int,
+    context: I8,
+    target: float,
+    scratch: I8,
+    out: U1,
+    at: int,
 ) -> int:
     """Write a KpiRow, computed as of the week's Sunday.
 
     ``scratch`` has room for sixteen words a row of the learner, and some.
     """
-    i8, f8, i4 = s.i8, s.f8, s.i4
+    i4 = s.i4
     half = 2 * base
+    halves = i4[half + ROW_HALVES]
     as_of = week + 6
-    n_days = i4[half + N_DAYS]
-    days = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]
-    table = i8[base + ROWS_AT] + i4[half + ROWS_CAPACITY]
     # Parts of the scratch: recent and previous times, then a hash table of items.
     n_all = i4[half + N_ROWS]
     recent, previous = scratch[:n_all], scratch[n_all : 2 * n_all]
@@ -369,13 +394,14 @@ def write_week(
         slots *= 2
     rest = scratch[2 * n_all :]
     items, missed, right = rest[:slots], rest[slots : 2 * slots], rest[2 * slots : 3 * slots]
-    sessions = n_recent = n_previous = n_active = last_day = last_word = 0
+    sessions = n_recent = n_previous = n_active = last_day = last = 0
     gaps = gaps_squared = 0
-    rows_before = 0
-    for k in range(n_days):
-        day = days + DAY_WORDS * k
-        number, n_rows = i4[2 * day + D_DAY], i4[2 * day + D_ROWS]
-        if number > as_of - _WINDOW and number <= as_of and i4[2 * day + D_ATTEMPTS] > 0:
+    row = row_place(s, base, 0)
+    for k in range(i4[half + N_DAYS]):
+        day = days_at(s, base) + DAY_WORDS * k
+        number, rows, first_row = number_of(s, day), n_rows(s, day), row
+        row += halves * rows
+        if number > as_of - _WINDOW and number <= as_of and counts[2 * k] > 0:
             if n_active == 0:
                 for j in range(slots):
                     items[j] = -1
@@ -383,18 +409,17 @@ def write_week(
                 gaps += number - last_day
                 gaps_squared += (number - last_day) ** 2
             n_active += 1
-            last_day, last_word = number, day
-            if n_rows > 1:
-                sessions += sessions_of(s, table, rows_before, n_rows, rest[3 * slots :])
+            last_day, last = number, 2 * day
+            if rows > 1:
+                sessions += sessions_of(s, first_row, row, halves, rest[3 * slots :])
             else:
                 sessions += 1
-            for row in range(rows_before, rows_before + n_rows):
-                place = 2 * (table + ROW_WORDS * row)
-                flags = (i4[place + 3] >> 16) & 0xFF
-                if flags & _VOIDED_OR_OPERATION:
+            for place in range(first_row, row, halves):
+                flags = flags_of(s, place)
+                if flags & UNCOUNTED:
                     continue
-                moment = number * DAY_MS + i4[place]
-                item = np.int64(i4[place + 2]) & 0xFFFF_FFFF
+                moment = number * DAY_MS + time_of(s, place)
+                item = np.int64(item_of(s, place)) & 0xFFFF_FFFF
                 slot = (item * 0x9E37_79B1) & (slots - 1)
                 while items[slot] >= 0 and items[slot] != item:
                     slot = (slot + 1) & (slots - 1)
@@ -402,21 +427,21 @@ def write_week(
                     items[slot] = item
                     missed[slot] = -1
                     right[slot] = -1
-                if flags & 1:
-                    if i4[place + 1] >= 0:
+                if flags & CORRECT_FLAG:
+                    response = response_of(s, place)
+                    if response >= 0:
                         if number > as_of - _RECENT:
-                            recent[n_recent] = i4[place + 1]
+                            recent[n_recent] = response
                             n_recent += 1
                         else:
-                            previous[n_previous] = i4[place + 1]
+                            previous[n_previous] = response
                             n_previous += 1
                     right[slot] = max(right[slot], moment)
                 elif missed[slot] < 0 or moment < missed[slot]:
                     missed[slot] = moment
-        rows_before += n_rows
     value = accuracy = efficiency = recovery = engagement = chance = stopping = _NAN
     if n_active:
-        value, accuracy = improvement(s, base, as_of, context[USE_THETA])
+        value, accuracy = improvement(s, base, counts, as_of, context[USE_THETA])
         median_prev, median_recent = median(previous, n_previous), median(recent, n_recent)
         # A comparison with nan is false.
         if median_prev > 0.0 and n_recent > 0:
@@ -436,8 +461,9 @@ def write_week(
             variance = (n_gaps * gaps_squared - gaps * gaps) / (n_gaps * n_gaps)
             regularity = 1.0 / (1.0 + sqrt(variance) / mean_gap)
         engagement = 0.5 * min(1.0, sessions / 28) + 0.5 * regularity
-        theta, sd = f8[last_word] + f8[base + SHIFT], sqrt(f8[last_word + 1])
-        chance = 0.5 * erfc((target - theta) / sd / sqrt(2.0))
+        theta, variance = ability_at(s, last)
+        above = target - theta - s.f8[base + SHIFT]
+        chance = 0.5 * erfc(above / sqrt(2.0 * variance))
         stopping = (
             0.6 * min(1.0, (as_of - last_day) / 14)
             + 0.25 * min(1.0, mean_gap / 7)
@@ -466,6 +492,7 @@ def write_week(
 def write_weeks(
     s: Arrays,
     learner: int,
+    counts: I8,
     first: int,
     last: int,
     only_changed: bool,
@@ -480,19 +507,18 @@ def write_weeks(
 
     With ``only_changed``, weeks already published are left out unless a changed day reaches them.
     """
-    i8, i4 = s.i8, s.i4
     base = s.at[learner]
-    days = base + HEAD_WORDS + TOPIC_WORDS * i4[2 * base + N_TOPICS]
-    published = week_of(i8[base + PUBLISHED_MS] // DAY_MS) if i8[base + PUBLISHED_MS] else first - 7
+    published_ms = s.i8[base + PUBLISHED_MS]
+    published = week_of(published_ms // DAY_MS) if published_ms else first - 7
     start = at
     written = 0
     for week in range(first, last + 1, 7):
         if only_changed and week <= published:
             reached = False
-            for k in range(i4[2 * base + N_DAYS]):
-                day = 2 * (days + DAY_WORDS * k)
-                if i4[day + D_CHANGED]:
-                    behind = week - week_of(i4[day + D_DAY])
+            for k in range(s.i4[2 * base + N_DAYS]):
+                day = days_at(s, base) + DAY_WORDS * k
+                if changed(s, day):
+                    behind = week - week_of(number_of(s, day))
                     reached = reached or 0 <= behind <= _WEEKS_AFTER
             if not reached:
                 continue
@@ -503,7 +529,7 @@ def write_weeks(
             at = open_update(s, learner, out, at)
             at = put_text(out, at, _ROWS)
         written += 1
-        at = write_week(s, base, week, context, target, scratch, out, at)
+        at = write_week(s, base, counts, week, context, target, scratch, out, at)
     if at == start:
         return at
     at = put_text(out, at, _END_ROWS)
@@ -526,11 +552,10 @@ def changed_from(s: Arrays, base: int) -> int:
     if i8[base + PUBLISHED_MS] == 0:
         return first
     week = week_of(i8[base + PUBLISHED_MS] // DAY_MS) + 7
-    days = base + HEAD_WORDS + TOPIC_WORDS * i4[2 * base + N_TOPICS]
     for k in range(i4[2 * base + N_DAYS]):
-        day = 2 * (days + DAY_WORDS * k)
-        if i4[day + D_CHANGED]:
-            week = min(week, week_of(i4[day + D_DAY]))
+        day = days_at(s, base) + DAY_WORDS * k
+        if changed(s, day):
+            week = min(week, week_of(number_of(s, day)))
     return max(first, week)
 
 
@@ -539,23 +564,25 @@ def room_for(s: Arrays, learner: int, weeks: int, longest: int, version: U1) -> 
     """Return the most bytes that a learner's messages can take."""
     base = s.at[learner]
     half = 2 * base
-    snapshots = 0
     names = 0
     for k in range(s.i4[half + N_TOPICS]):
         names += s.topic_len[s.i4[2 * (base + HEAD_WORDS + TOPIC_WORDS * k) + T_TOPIC]]
-    days = base + HEAD_WORDS + TOPIC_WORDS * s.i4[half + N_TOPICS]
-    for k in range(s.i4[half + N_DAYS]):
-        snapshots += s.i4[2 * (days + DAY_WORDS * k) + D_SNAPSHOTS]
     user = s.user_len[learner]
     return (
         export_size(s, learner)
         + (s.i4[half + N_DAYS] + 8) * (user + 4)
         + 6 * names
         + 160 * s.i4[half + N_TOPICS]
-        + snapshots * (_ROW_ROOM + 6 * longest)
+        + s.i4[half + N_SNAPSHOTS] * (_ROW_ROOM + 6 * longest)
         + weeks * _ROW_ROOM
         + 3 * (7 * user + 6 * version.shape[0] + 300)
     )
+
+
+@compiled
+def scratch_for(s: Arrays, base: int) -> int:
+    """Return the words of scratch that a learner's messages need, counts of the days included."""
+    return 16 * s.i4[2 * base + N_ROWS] + 2 * s.i4[2 * base + N_DAYS] + 64
 
 
 @compiled
@@ -619,7 +646,7 @@ def write_changed(
         first, last = changed_from(s, base), weeks_end(s, base, context)
         weeks = max(0, (last - first) // 7 + 1)
         room = room_for(s, learner, weeks, longest, version)
-        needs = 16 * s.i4[half + N_ROWS] + 64
+        needs = scratch_for(s, base)
         if needs > scratch.shape[0]:
             return place, n, (-needs if n == 0 else at)
         if at + room > out.shape[0] or n + s.i4[half + N_DAYS] + 8 > meta.shape[0]:
@@ -661,30 +688,32 @@ def write_learner(
     at: int,
 ) -> tuple[int, int]:
     """Write the messages of one changed learner; return their number and the place behind."""
-    i8, i4 = s.i8, s.i4
     base = s.at[learner]
-    half = 2 * base
+    n_days = s.i4[2 * base + N_DAYS]
+    counts, rest = scratch[: 2 * n_days], scratch[2 * n_days :]
+    tally(s, base, counts)
     key = at
     value = put_user(s, learner, out, key)
     at = write_theta(s, learner, context, version, out, value)
     n = note(meta, n, THETA, key, value, at)
     key = at
     value = put_user(s, learner, out, key)
-    at = write_features(s, learner, context, version, scratch, out, value)
+    at = write_features(s, learner, counts, context, version, rest, out, value)
     if at > value:
         n = note(meta, n, FEATURES, key, value, at)
     key = at
     value = put_user(s, learner, out, key)
-    at = write_weeks(s, learner, first, last, True, context, target, version, scratch, out, value)
+    at = write_weeks(
+        s, learner, counts, first, last, True, context, target, version, rest, out, value
+    )
     if at > value:
         n = note(meta, n, KPIS, key, value, at)
-    days = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]
-    oldest = i8[base + LATEST_MS] // DAY_MS - s.control[STORAGE_DAYS]
+    oldest = s.i8[base + LATEST_MS] // DAY_MS - s.control[STORAGE_DAYS]
     rows = snapshots = expired = 0
-    for k in range(i4[half + N_DAYS]):
-        day = days + DAY_WORDS * k
-        number = i4[2 * day + D_DAY]
-        if number < oldest or i4[2 * day + D_CHANGED]:
+    for k in range(n_days):
+        day = days_at(s, base) + DAY_WORDS * k
+        number = number_of(s, day)
+        if number < oldest or changed(s, day):
             key = at
             out[key] = 68  # D
             out[key + 1] = number >> 8
@@ -696,21 +725,20 @@ def write_learner(
                 n = note(meta, n, STATE, key, value, value)
                 meta[n - 1, 4] = TOMBSTONE
             else:
-                at = export_day(s, base, day, rows, snapshots, out, value)
+                attempts, correct = counts[2 * k], counts[2 * k + 1]
+                at = export_day(s, base, day, rows, snapshots, attempts, correct, out, value)
                 n = note(meta, n, STATE, key, value, at)
-                i4[2 * day + D_CHANGED] = 0
-        rows += i4[2 * day + D_ROWS]
-        snapshots += i4[2 * day + D_SNAPSHOTS]
+                settle_day(s, day)
+        rows += n_rows(s, day)
+        snapshots += n_snapshots(s, day)
     for _ in range(expired):
-        forget_day(
-            s, learner, i4[2 * (base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]) + D_DAY]
-        )
+        forget_day(s, base, number_of(s, days_at(s, base)))
     key = at
     out[key] = 76  # L
     value = put_user(s, learner, out, key + 1)
     at = export_head(s, learner, state_version, out, value)
     n = note(meta, n, STATE, key, value, at)
-    i8[base + PUBLISHED_MS] = i8[base + LATEST_MS]
+    s.i8[base + PUBLISHED_MS] = s.i8[base + LATEST_MS]
     s.changed[learner] = 0
     return n, at
 
@@ -744,15 +772,18 @@ def write_idle_weeks(
             continue
         weeks = (last - first) // 7 + 1
         room = weeks * _ROW_ROOM + 8 * s.user_len[learner] + 6 * version.shape[0] + 300
-        needs = 16 * s.i4[2 * base + N_ROWS] + 64
+        needs = scratch_for(s, base)
         if needs > scratch.shape[0]:
             return learner, n, (-needs if n == 0 else at)
         if at + room > out.shape[0] or n + 1 > meta.shape[0]:
             return learner, n, (room if n == 0 else at)
         key = at
         value = put_user(s, learner, out, key)
+        n_days = s.i4[2 * base + N_DAYS]
+        counts, rest = scratch[: 2 * n_days], scratch[2 * n_days :]
+        tally(s, base, counts)
         at = write_weeks(
-            s, learner, first, last, False, context, target, version, scratch, out, value
+            s, learner, counts, first, last, False, context, target, version, rest, out, value
         )
         n = note(meta, n, KPIS, key, value, at)
     return end, n, at

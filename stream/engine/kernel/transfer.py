@@ -5,17 +5,29 @@ from __future__ import annotations
 import numpy as np
 
 from stream.compiling import compiled
+from stream.engine.kernel.days import (
+    DAY_WORDS,
+    SNAPSHOT_HALVES,
+    ability_at,
+    add_rows,
+    add_snapshots,
+    change,
+    days_at,
+    days_words,
+    forget_day,
+    insert_day,
+    n_rows,
+    n_snapshots,
+    number_of,
+    place_of_day,
+    put_ability,
+    snapshots_at,
+    tally,
+)
 from stream.engine.kernel.heap import begin, grow, move, release, used_head
 from stream.engine.kernel.layout import (
     ATTEMPTS,
     CORRECT_N,
-    D_ATTEMPTS,
-    D_CHANGED,
-    D_CORRECT,
-    D_DAY,
-    D_ROWS,
-    D_SNAPSHOTS,
-    DAY_WORDS,
     FIRST_DAY,
     FOLDED,
     FORM,
@@ -32,13 +44,11 @@ from stream.engine.kernel.layout import (
     N_SNAPSHOTS,
     N_TOPICS,
     PUBLISHED_MS,
-    ROW_WORDS,
+    ROW_HALVES,
     ROWS_AT,
     ROWS_CAPACITY,
-    S_TOPIC,
     SETTLED,
     SHIFT,
-    SNAPSHOT_WORDS,
     T_ATTEMPTS,
     T_CORRECT,
     T_FOLDED,
@@ -50,6 +60,18 @@ from stream.engine.kernel.layout import (
     G,
 )
 from stream.engine.kernel.names import find, number_user
+from stream.engine.kernel.rows import (
+    NO_TOPIC,
+    block_words,
+    flags_of,
+    item_of,
+    open_rows,
+    put_row,
+    response_of,
+    row_place,
+    time_of,
+    topic_of_row,
+)
 from stream.engine.kernel.writing import put_bytes, put_little, read_little
 
 __all__ = [
@@ -65,7 +87,6 @@ __all__ = [
     "export_days",
     "export_head",
     "export_size",
-    "forget_day",
     "put_rows",
 ]
 
@@ -151,50 +172,73 @@ def export_head(s: Arrays, learner: int, version: int, out: U1, at: int) -> int:
 
 
 @compiled
-def export_day(
-    s: Arrays, base: int, day: int, rows_before: int, snapshots_before: int, out: U1, at: int
-) -> int:
-    """Write the row of a day (its word); return the place behind it."""
-    i8, i4 = s.i8, s.i4
-    half = 2 * base
-    n, n_snapshots = i4[2 * day + D_ROWS], i4[2 * day + D_SNAPSHOTS]
-    at = put_little(out, at, i4[2 * day + D_DAY], 2)
-    at = put_little(out, at, n, 4)
-    at = put_little(out, at, n_snapshots, 2)
-    at = put_little(out, at, i4[2 * day + D_ATTEMPTS], 4)
-    at = put_little(out, at, i4[2 * day + D_CORRECT], 4)
-    at = put_little(out, at, i8[day], 8)
-    at = put_little(out, at, i8[day + 1], 8)
-    first = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS] + DAY_WORDS * i4[half + N_DAYS]
-    for k in range(snapshots_before, snapshots_before + n_snapshots):
-        word = first + SNAPSHOT_WORDS * k
-        at = put_little(out, at, i4[2 * word + S_TOPIC], 2)
-        at = put_little(out, at, i8[word], 8)
-        at = put_little(out, at, i8[word + 1], 8)
-    hashes = i8[base + ROWS_AT]
-    for k in range(rows_before, rows_before + n):
-        at = put_little(out, at, i8[hashes + k], 8)
-    rows = 2 * (hashes + i4[half + ROWS_CAPACITY])
-    for k in range(rows_before, rows_before + n):
-        row = rows + 2 * ROW_WORDS * k
-        at = put_little(out, at, i4[row], 4)
-        at = put_little(out, at, i4[row + 1], 4)
-        at = put_little(out, at, i4[row + 2], 4)
-        at = put_little(out, at, i4[row + 3], 3)
+def put_doubles(out: U1, at: int, values: tuple[float, float]) -> int:
+    for value in values:
+        at = put_little(out, at, int(np.float64(value).view(np.int64)), 8)
     return at
 
 
 @compiled
-def export_days(s: Arrays, learner: int, out: U1, at: int) -> int:
-    """Write the rows of all days, one behind the other; return the place behind them."""
+def read_double(data: U1, at: int) -> float:
+    return float(np.int64(read_little(data, at, 8)).view(np.float64))
+
+
+@compiled
+def export_day(
+    s: Arrays,
+    base: int,
+    day: int,
+    rows_before: int,
+    snapshots_before: int,
+    attempts: int,
+    correct: int,
+    out: U1,
+    at: int,
+) -> int:
+    """Write the row of a day (its word) with its counts; return the place behind it."""
+    i8, i4 = s.i8, s.i4
+    halves = i4[2 * base + ROW_HALVES]
+    n, snapshots = n_rows(s, day), n_snapshots(s, day)
+    at = put_little(out, at, number_of(s, day), 2)
+    at = put_little(out, at, n, 4)
+    at = put_little(out, at, snapshots, 2)
+    at = put_little(out, at, attempts, 4)
+    at = put_little(out, at, correct, 4)
+    at = put_doubles(out, at, ability_at(s, 2 * day))
+    place = snapshots_at(s, base) + SNAPSHOT_HALVES * snapshots_before
+    for _ in range(snapshots):
+        at = put_little(out, at, i4[place + 2], 2)
+        at = put_doubles(out, at, ability_at(s, place))
+        place += SNAPSHOT_HALVES
+    hashes = i8[base + ROWS_AT]
+    for k in range(rows_before, rows_before + n):
+        at = put_little(out, at, i8[hashes + k], 8)
+    place = row_place(s, base, rows_before)
+    for _ in range(n):
+        at = put_little(out, at, time_of(s, place), 4)
+        at = put_little(out, at, response_of(s, place), 4)
+        at = put_little(out, at, item_of(s, place), 4)
+        at = put_little(out, at, topic_of_row(s, place, halves), 2)
+        at = put_little(out, at, flags_of(s, place), 1)
+        place += halves
+    return at
+
+
+@compiled
+def export_days(s: Arrays, learner: int, counts: I8, out: U1, at: int) -> int:
+    """Write the rows of all days, one behind the other; return the place behind them.
+
+    ``counts`` has room for two numbers a day.
+    """
     base = s.at[learner]
-    days = base + HEAD_WORDS + TOPIC_WORDS * s.i4[2 * base + N_TOPICS]
+    tally(s, base, counts)
+    day = days_at(s, base)
     rows = snapshots = 0
     for k in range(s.i4[2 * base + N_DAYS]):
-        day = days + DAY_WORDS * k
-        at = export_day(s, base, day, rows, snapshots, out, at)
-        rows += s.i4[2 * day + D_ROWS]
-        snapshots += s.i4[2 * day + D_SNAPSHOTS]
+        at = export_day(s, base, day, rows, snapshots, counts[2 * k], counts[2 * k + 1], out, at)
+        rows += n_rows(s, day)
+        snapshots += n_snapshots(s, day)
+        day += DAY_WORDS
     return at
 
 
@@ -233,13 +277,13 @@ def put_head(s: Arrays, learner: int, data: U1, at: int) -> int:
     base = s.at[learner]
     before = s.i4[2 * base + N_TOPICS]
     words = used_head(s, base) + TOPIC_WORDS * (n_topics - before)
-    if not grow(s, learner, words, s.i4[2 * base + N_ROWS], n_memory):
+    if not grow(s, learner, words, s.i4[2 * base + N_ROWS], n_topics, n_memory):
         return FULL_HEAP
     i8, i4 = s.i8, s.i4
     base = s.at[learner]
     half = 2 * base
     topics = base + HEAD_WORDS
-    behind = DAY_WORDS * i4[half + N_DAYS] + SNAPSHOT_WORDS * i4[half + N_SNAPSHOTS]
+    behind = days_words(i4[half + N_DAYS], i4[half + N_SNAPSHOTS])
     move(s, topics + TOPIC_WORDS * before, topics + TOPIC_WORDS * n_topics, behind)
     i8[base + LATEST_MS] = read_little(data, at + 1, 8)
     i8[base + PUBLISHED_MS] = i8[base + LATEST_MS]
@@ -292,64 +336,51 @@ def put_day(s: Arrays, learner: int, data: U1, at: int) -> int:
     """
     number = read_little(data, at, 2)
     rows, snapshots = read_little(data, at + 2, 4), read_little(data, at + 6, 2)
+    hash_at = at + DAY_BYTES + SNAPSHOT_BYTES * snapshots
+    row_at = hash_at + HASH_BYTES * rows
     if s.at[learner] < 0 and not begin(s, learner):
         return FULL_HEAP
     base = s.at[learner]
-    more = DAY_WORDS + SNAPSHOT_WORDS * snapshots
-    if not grow(s, learner, used_head(s, base) + more, s.i4[2 * base + N_ROWS] + rows, 0):
+    # The head with its topics may come later.
+    topics = s.i4[2 * base + N_TOPICS]
+    for k in range(rows):
+        topic = read_little(data, row_at + ROW_BYTES * k + 12, 2)
+        if topic != NO_TOPIC:
+            topics = max(topics, topic + 1)
+    words = used_head(s, base) + days_words(1, snapshots) + 1
+    if not grow(s, learner, words, s.i4[2 * base + N_ROWS] + rows, topics, 0):
         return FULL_HEAP
-    forget_day(s, learner, number)
-    i8, i4 = s.i8, s.i4
     base = s.at[learner]
-    half = 2 * base
-    days = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]
-    n = i4[half + N_DAYS]
-    index, row, snapshot = n, i4[half + N_ROWS], i4[half + N_SNAPSHOTS]
-    while index > 0 and i4[2 * (days + DAY_WORDS * (index - 1)) + D_DAY] > number:
-        index -= 1
-        row -= i4[2 * (days + DAY_WORDS * index) + D_ROWS]
-        snapshot -= i4[2 * (days + DAY_WORDS * index) + D_SNAPSHOTS]
-    # From the end on: later snapshots, then those before them with the later days.
-    word = days + DAY_WORDS * index
-    first = days + DAY_WORDS * n + SNAPSHOT_WORDS * snapshot
-    later = SNAPSHOT_WORDS * (i4[half + N_SNAPSHOTS] - snapshot)
-    move(s, first, first + more, later)
-    move(s, word, word + DAY_WORDS, first - word)
-    hashes = i8[base + ROWS_AT]
-    table = hashes + i4[half + ROWS_CAPACITY]
-    later = i4[half + N_ROWS] - row
-    move(s, hashes + row, hashes + row + rows, later)
-    move(s, table + ROW_WORDS * row, table + ROW_WORDS * (row + rows), ROW_WORDS * later)
-    i4[half + N_DAYS] = n + 1
-    i4[half + N_SNAPSHOTS] += snapshots
-    i4[half + N_ROWS] += rows
-    i4[2 * word + D_DAY] = number
-    i4[2 * word + D_CHANGED] = 0
-    i4[2 * word + D_ROWS] = rows
-    i4[2 * word + D_SNAPSHOTS] = snapshots
-    i4[2 * word + D_ATTEMPTS] = read_little(data, at + 8, 4)
-    i4[2 * word + D_CORRECT] = read_little(data, at + 12, 4)
-    i8[word] = read_little(data, at + 16, 8)
-    i8[word + 1] = read_little(data, at + 24, 8)
+    forget_day(s, base, number)
+    index, row, snapshot = place_of_day(s, base, number)
+    day = insert_day(s, base, index, number)
+    put_ability(s, 2 * day, read_double(data, at + 16), read_double(data, at + 24))
+    place = add_snapshots(s, base, day, snapshot, snapshots)
     at += DAY_BYTES
-    word = first + DAY_WORDS
     for _ in range(snapshots):
-        i8[word] = read_little(data, at + 2, 8)
-        i8[word + 1] = read_little(data, at + 10, 8)
-        i8[word + 2] = 0
-        i4[2 * word + S_TOPIC] = read_little(data, at, 2)
-        word += SNAPSHOT_WORDS
+        put_ability(s, place, read_double(data, at + 2), read_double(data, at + 10))
+        s.i4[place + 2] = read_little(data, at, 2)
+        place += SNAPSHOT_HALVES
         at += SNAPSHOT_BYTES
-    for k in range(row, row + rows):
-        i8[hashes + k] = read_little(data, at, 8)
-        at += HASH_BYTES
-    for k in range(row, row + rows):
-        place = 2 * (table + ROW_WORDS * k)
-        i4[place] = read_little(data, at, 4)
-        i4[place + 1] = read_little(data, at + 4, 4)
-        i4[place + 2] = read_little(data, at + 8, 4)
-        i4[place + 3] = read_little(data, at + 12, 3)
-        at += ROW_BYTES
+    open_rows(s, base, row, rows)
+    add_rows(s, day, rows)
+    hashes = s.i8[base + ROWS_AT] + row
+    halves = s.i4[2 * base + ROW_HALVES]
+    place = row_place(s, base, row)
+    for k in range(rows):
+        s.i8[hashes + k] = read_little(data, hash_at + HASH_BYTES * k, 8)
+        put_row(
+            s,
+            place,
+            halves,
+            read_little(data, row_at, 4),
+            read_little(data, row_at + 4, 4),
+            read_little(data, row_at + 8, 4),
+            read_little(data, row_at + 12, 2),
+            read_little(data, row_at + 14, 1),
+        )
+        place += halves
+        row_at += ROW_BYTES
     return DONE
 
 
@@ -361,7 +392,11 @@ def forget(s: Arrays, learner: int) -> None:
         return
     half = 2 * base
     if s.i4[half + ROWS_CAPACITY] > 0:
-        release(s, s.i8[base + ROWS_AT], (1 + ROW_WORDS) * s.i4[half + ROWS_CAPACITY])
+        release(
+            s,
+            s.i8[base + ROWS_AT],
+            block_words(s.i4[half + ROWS_CAPACITY], s.i4[half + ROW_HALVES]),
+        )
     if s.i4[half + MEMORY_CAPACITY] > 0:
         release(s, s.i8[base + MEMORY_AT], MEMORY_WORDS * s.i4[half + MEMORY_CAPACITY])
     s.at[learner] = -1
@@ -372,43 +407,10 @@ def forget(s: Arrays, learner: int) -> None:
 def change_day(s: Arrays, learner: int, number: int) -> None:
     """Note that a stored day changed since the last flush."""
     base = s.at[learner]
-    days = base + HEAD_WORDS + TOPIC_WORDS * s.i4[2 * base + N_TOPICS]
-    for k in range(s.i4[2 * base + N_DAYS]):
-        if s.i4[2 * (days + DAY_WORDS * k) + D_DAY] == number:
-            s.i4[2 * (days + DAY_WORDS * k) + D_CHANGED] = 1
-
-
-@compiled
-def forget_day(s: Arrays, learner: int, number: int) -> None:
-    """Forget a day of a learner, if it is there, with its rows and snapshots."""
-    base = s.at[learner]
-    if base < 0:
-        return
-    i8, i4 = s.i8, s.i4
-    half = 2 * base
-    n = i4[half + N_DAYS]
-    days = base + HEAD_WORDS + TOPIC_WORDS * i4[half + N_TOPICS]
-    row = snapshot = 0
-    for k in range(n):
-        word = days + DAY_WORDS * k
-        rows, snapshots = i4[2 * word + D_ROWS], i4[2 * word + D_SNAPSHOTS]
-        if i4[2 * word + D_DAY] == number:
-            first = days + DAY_WORDS * n + SNAPSHOT_WORDS * snapshot
-            behind = first + SNAPSHOT_WORDS * snapshots
-            later = SNAPSHOT_WORDS * (i4[half + N_SNAPSHOTS] - snapshot - snapshots)
-            move(s, word + DAY_WORDS, word, first - word - DAY_WORDS)
-            move(s, behind, first - DAY_WORDS, later)
-            hashes = i8[base + ROWS_AT]
-            table = hashes + i4[half + ROWS_CAPACITY]
-            later = i4[half + N_ROWS] - row - rows
-            move(s, hashes + row + rows, hashes + row, later)
-            move(s, table + ROW_WORDS * (row + rows), table + ROW_WORDS * row, ROW_WORDS * later)
-            i4[half + N_DAYS] = n - 1
-            i4[half + N_SNAPSHOTS] -= snapshots
-            i4[half + N_ROWS] -= rows
-            return
-        row += rows
-        snapshot += snapshots
+    index, _, _ = place_of_day(s, base, number)
+    day = days_at(s, base) + DAY_WORDS * index
+    if index < s.i4[2 * base + N_DAYS] and number_of(s, day) == number:
+        change(s, day)
 
 
 @compiled
@@ -483,7 +485,8 @@ def put_rows(
         if ends[k] == at:
             if kind == 68:
                 day = int(np.int64(keys[key + 1])) << 8 | int(np.int64(keys[key + 2]))
-                forget_day(s, learner, day)
+                if s.at[learner] >= 0:
+                    forget_day(s, s.at[learner], day)
             else:
                 forget(s, learner)
             continue
