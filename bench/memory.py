@@ -24,7 +24,7 @@ from stream.engine.warm_up import warm_up
 
 __all__ = ["measure_memory", "slope"]
 
-LEARNERS = 50_000
+LEARNERS = 100_000
 DAYS = 10
 TOPICS = 5
 CASES = (1, 5, 10)
