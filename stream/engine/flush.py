@@ -21,7 +21,7 @@ from stream.engine.kernel.layout import N_CHANGED
 from stream.engine.learner import STATE_VERSION
 from stream.engine.rows import POSITION_KEY, item_key, topic_key
 from stream.engine.state import PartitionState
-from stream.kafka.packed import PackedMessages
+from stream.kafka.packed import PackedMessages, pack
 from stream.kafka.transaction import Outgoing
 from topics.catalogue import (
     TopicSpec,
@@ -43,6 +43,9 @@ _TOPICS = {
     kernel.FEATURES: feature_updates_topic.name,
     kernel.KPIS: kpi_updates_topic.name,
 }
+_Records = list[tuple[bytes, bytes | None]]
+"""Keys and values."""
+
 _SLICE_BYTES = 1 << 18
 _SLICE_MESSAGES = 1024
 """What compiled code writes in one call: half a millisecond's work."""
@@ -225,12 +228,14 @@ class Flush:
         """Add the changed totals, for the state and for whoever sums them over partitions."""
         store, offset = self._state.store, self._state.position.attempts
         arrays = store.arrays
+        state: _Records = []
+        sums: dict[tuple[str, int], _Records] = {}
         for number in arrays.topic_changed.nonzero()[0].tolist():
             name = store.topic_ids[number]
             attempts, correct, learners = arrays.topic_counts[number].tolist()
             value = encode(TopicPartial(name, self._partition, attempts, correct, learners, offset))
-            self._send(engine_state_topic.name, topic_key(name), value)
-            self._partial(topic_partials_topic, name, value)
+            state.append((topic_key(name), value))
+            self._partial(sums, topic_partials_topic, name, value)
         for number in arrays.item_changed.nonzero()[0].tolist():
             name = store.item_ids[number]
             attempts, correct = arrays.item_counts[number].tolist()
@@ -238,17 +243,24 @@ class Flush:
             value = encode(
                 ItemPartial(name, self._partition, attempts, correct, expected, variance, offset)
             )
-            self._send(engine_state_topic.name, item_key(name), value)
-            self._partial(item_partials_topic, name, value)
+            state.append((item_key(name), value))
+            self._partial(sums, item_partials_topic, name, value)
         arrays.topic_changed[:] = 0
         arrays.item_changed[:] = 0
+        if state:
+            self.messages.append(pack(engine_state_topic.name, self._partition, state))
+        for (topic, partition), records in sums.items():
+            self.messages.append(pack(topic, partition, records))
 
-    def _partial(self, topic: TopicSpec, name: str, value: bytes) -> None:
+    def _partial(
+        self, sums: dict[tuple[str, int], _Records], topic: TopicSpec, name: str, value: bytes
+    ) -> None:
         """Send all partitions' rows of one id to the same place, where they can be added up."""
         assert isinstance(topic.partitions, int)
         id_bytes = name.encode("utf-8", "surrogatepass")
         key = b"%d|%b" % (self._partition, id_bytes)
-        self.messages.append(Outgoing(topic.name, key, value, crc32(id_bytes) % topic.partitions))
+        place = topic.name, crc32(id_bytes) % topic.partitions
+        sums.setdefault(place, []).append((key, value))
 
     def _position(self) -> None:
         """Add the offset row, last."""
