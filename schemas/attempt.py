@@ -71,7 +71,8 @@ class AttemptEvent(msgspec.Struct, gc=False):
 
 
 _EARLIEST_MS = 0
-_LATEST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last PostgreSQL and Python share
+_LATEST_MS = 65_536 * 86_400_000 - 1
+"""2149-06-06T23:59:59.999Z: a day's number has 16 bits in the state."""
 
 
 def to_epoch_ms(value: int | str) -> int:
@@ -90,7 +91,7 @@ def to_epoch_ms(value: int | str) -> int:
     Raises
     ------
     ValueError
-        Not a time, without a zone, or outside the years 1970 to 9999.
+        Not a time, without a zone, or outside 1970-01-01 to 2149-06-06.
     """
     if isinstance(value, int):
         ms = value
@@ -101,5 +102,5 @@ def to_epoch_ms(value: int | str) -> int:
         delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
         ms = (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
     if not _EARLIEST_MS <= ms <= _LATEST_MS:
-        raise ValueError(f"the time {value!r} lies outside the years 1970 to 9999")
+        raise ValueError(f"the time {value!r} lies outside 1970-01-01 to 2149-06-06")
     return ms

@@ -199,7 +199,8 @@ def topic_ability(g: float, vg: float, d0: float, s: float, r: float) -> tuple[f
 def snapshot(theta: float, variance: float) -> tuple[float, float]:
     """Return an ability and its variance as a day keeps them: in single precision.
 
-    Abilities of the past are shown and compared, never folded on; seven digits are plenty.
+    Abilities of the past are shown and compared, and a rebase is measured from one; nothing is
+    folded on them, so seven digits are plenty.
 
     Examples
     --------

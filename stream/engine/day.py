@@ -191,11 +191,10 @@ class Day:
         at = start + _HEADER.size
         for _ in range(n_topics):
             topic, topic_theta, topic_variance = _SNAPSHOT.unpack_from(data, at)
-            day.topics[topic] = (topic_theta, topic_variance)
+            day.topics[topic] = snapshot(topic_theta, topic_variance)
             at += _SNAPSHOT.size
         rows_at = at + n_rows * _HASH_BYTES
         end = rows_at + n_rows * _ROW.size
         day._hashes = bytearray(data[at:rows_at])
         day._rows = bytearray(data[rows_at:end])
-        day._packed = data if start == 0 and end == len(data) else data[start:end]
         return day, end

@@ -255,7 +255,7 @@ class Flush:
     def _partial(
         self, sums: dict[tuple[str, int], _Records], topic: TopicSpec, name: str, value: bytes
     ) -> None:
-        """Send all partitions' rows of one id to the same place, where they can be added up."""
+        """Add a row to those that go where all partitions' rows of its id can be added up."""
         assert isinstance(topic.partitions, int)
         id_bytes = name.encode("utf-8", "surrogatepass")
         key = b"%d|%b" % (self._partition, id_bytes)

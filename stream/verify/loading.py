@@ -136,8 +136,8 @@ SELECT
             OR NOT (length(coalesce(topic_id, '-')) BETWEEN 1 AND 128)
             OR NOT (length(coalesce(supersedes, '-')) BETWEEN 1 AND 128)
             OR NOT (coalesce(response_time_ms, 0) BETWEEN 0 AND 86400000)
-            OR NOT (completed_ms BETWEEN 0 AND 253402300799999)
-            OR NOT (coalesce(started_ms, 0) BETWEEN 0 AND 253402300799999)
+            OR NOT (completed_ms BETWEEN 0 AND 5662310399999)
+            OR NOT (coalesce(started_ms, 0) BETWEEN 0 AND 5662310399999)
             OR coalesce(attempt_no, 0) < 0
             OR coalesce(schema_version, 0) < 1
             OR coalesce(op NOT IN ('attempt', 'void', 'regrade'), true)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from schemas.calibration import MANIFEST_KEY, BatchAbility, ItemParamsRecord, ParamsManifest
@@ -74,6 +76,16 @@ def test_an_attempt_older_than_the_lateness_is_a_dead_letter() -> None:
     state = folded([event("a", day=10), exactly, too_late])
     assert state.counts == {"accepted": 2, "too_late": 1}
     assert [d.reason for d in state.dead_letters] == ["too_late"]
+
+
+@pytest.mark.parametrize("days", [65_535, 65_536])
+def test_a_time_whose_day_the_state_cannot_tell_is_invalid(days: int) -> None:
+    state = new_state()
+    (record,) = records([event("a", completed_at=days * DAY_MS)])
+    # Its record claims to be as late, so that it is not too early.
+    state.fold([replace(record, timestamp=days * DAY_MS)])
+    assert (state.learner("u1") is None) == (days == 65_536)
+    assert [d.reason for d in state.dead_letters] == ["invalid"] * (days == 65_536)
 
 
 def test_an_attempt_from_the_future_is_a_dead_letter() -> None:

@@ -167,11 +167,11 @@ def test_what_the_engine_publishes_is_what_is_expected(expected):
         ("topic_abilities", "theta", "theta - 1e-8", "topic_ability"),
         ("features", "theta_estimate", "theta_estimate + .002", "features"),
         ("features", "theta_estimate", "NULL", "features"),
-        ("features", "theta_sd", "theta_sd + 1e-8", "features"),
-        ("features", "improvement", "improvement + 1e-8", "features"),
-        ("weekly", "P", "P + 1e-8", "weekly"),
+        ("features", "theta_sd", "theta_sd + 2e-6", "features"),
+        ("features", "improvement", "improvement + 2e-6", "features"),
+        ("weekly", "P", "P + 2e-6", "weekly"),
         ("weekly", "P", "NULL", "weekly"),
-        ("weekly", "I_t", "I_t - 1e-8", "weekly"),
+        ("weekly", "I_t", "I_t - 2e-6", "weekly"),
     ],
 )
 def test_one_wrong_ability_is_found_and_named(expected, table, column, change, where):

@@ -15,6 +15,7 @@ from stream.engine.kernel.days import (
     n_snapshots,
     number_of,
     snapshots_at,
+    topic_of_snapshot,
 )
 from stream.engine.kernel.improvement import WINDOW, improvement
 from stream.engine.kernel.layout import (
@@ -88,27 +89,26 @@ def write_features(
     i4 = s.i4
     base = s.at[learner]
     halves = i4[2 * base + ROW_HALVES]
-    snapshot, row = snapshots_at(s, base), row_place(s, base, 0)
+    snapshot_at, row_at = snapshots_at(s, base), row_place(s, base, 0)
     start = at
     written = 0
     last_change = -1000
     for k in range(i4[2 * base + N_DAYS]):
         day = days_at(s, base) + DAY_WORDS * k
         number, rows, snapshots = number_of(s, day), n_rows(s, day), n_snapshots(s, day)
-        first_row, first_snapshot = row, snapshot
-        row += halves * rows
-        snapshot += SNAPSHOT_HALVES * snapshots
+        first_at, ability = row_at, snapshot_at
+        row_at += halves * rows
+        snapshot_at += SNAPSHOT_HALVES * snapshots
         if changed(s, day):
             last_change = number
         if number >= last_change + WINDOW:
             continue
         value, accuracy = improvement(s, base, counts, number, context[USE_THETA])
-        for j in range(snapshots):
-            ability = first_snapshot + SNAPSHOT_HALVES * j
-            index = i4[ability + 2]
+        for _ in range(snapshots):
+            index = topic_of_snapshot(s, ability)
             attempts = correct = hints = n_times = total = 0
             latest = -1
-            for place in range(first_row, row, halves):
+            for place in range(first_at, row_at, halves):
                 if topic_of_row(s, place, halves) != index:
                     continue
                 flags = flags_of(s, place)
@@ -160,6 +160,7 @@ def write_features(
             else:
                 at = put_float(out, at, _NAN)
             at = put_text(out, at, CLOSE)
+            ability += SNAPSHOT_HALVES
     if at == start:
         return at
     at = put_text(out, at, END_ROWS)

@@ -13,7 +13,7 @@ half  of a day                                of a snapshot
 ====  ======================================  =================================
 
 Abilities of the past are kept in single precision (seven digits): they are shown and compared,
-never folded on.
+and a rebase is measured from one, but nothing is folded on them.
 """
 
 from __future__ import annotations
@@ -53,14 +53,16 @@ __all__ = [
     "days_words",
     "forget_day",
     "insert_day",
+    "mark_flushed",
     "n_rows",
     "n_snapshots",
     "number_of",
     "place_of_day",
     "put_ability",
-    "settle_day",
+    "put_snapshot",
     "snapshots_at",
     "tally",
+    "topic_of_snapshot",
 ]
 
 DAY_WORDS = 2
@@ -82,6 +84,19 @@ def put_ability(s: Arrays, half: int, theta: float, variance: float) -> None:
     """Keep an ability less the shift and its variance; arguments as they are read."""
     s.f4[half] = theta
     s.f4[half + 1] = variance
+
+
+@compiled
+def topic_of_snapshot(s: Arrays, half: int) -> int:
+    """Return the place of a snapshot's topic among those of its learner."""
+    return s.i4[half + 2]
+
+
+@compiled
+def put_snapshot(s: Arrays, half: int, topic: int, theta: float, variance: float) -> None:
+    """Write a snapshot (its first half)."""
+    put_ability(s, half, theta, variance)
+    s.i4[half + 2] = topic
 
 
 @compiled
@@ -121,8 +136,8 @@ def change(s: Arrays, day: int) -> None:
 
 
 @compiled
-def settle_day(s: Arrays, day: int) -> None:
-    """Note that a day is as it was flushed."""
+def mark_flushed(s: Arrays, day: int) -> None:
+    """Note that a day is as it was published."""
     s.i4[2 * day + 3] &= _CHANGED - 1
 
 

@@ -25,7 +25,9 @@ from stream.engine.kernel.days import (
     number_of,
     place_of_day,
     put_ability,
+    put_snapshot,
     snapshots_at,
+    topic_of_snapshot,
 )
 from stream.engine.kernel.heap import begin, move, reserve, used_head
 from stream.engine.kernel.layout import (
@@ -188,18 +190,16 @@ def snapshot_topic(
     in_order: bool,
 ) -> None:
     """Record a topic's ability on a day; of a past day only where there is none yet."""
-    i4 = s.i4
     place = snapshots_at(s, base) + SNAPSHOT_HALVES * before
     n = n_snapshots(s, day)
     for _ in range(n):
-        if i4[place + 2] == topic:
+        if topic_of_snapshot(s, place) == topic:
             if in_order:
                 put_ability(s, place, theta, variance)
             return
         place += SNAPSHOT_HALVES
     add_snapshots(s, base, day, before + n, 1)
-    put_ability(s, place, theta, variance)
-    i4[place + 2] = topic
+    put_snapshot(s, place, topic, theta, variance)
 
 
 @compiled

@@ -32,7 +32,6 @@ I4 = npt.NDArray[np.int32]
 U1 = npt.NDArray[np.uint8]
 
 DAY_MS = 86_400_000
-WEEK = 7
 
 # -- head: words ------------------------------------------------------------------------------
 LATEST_MS, PUBLISHED_MS, G, VG, SHIFT, FORM = range(6)

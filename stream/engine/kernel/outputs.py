@@ -9,10 +9,10 @@ from stream.engine.kernel.days import (
     changed,
     days_at,
     forget_day,
+    mark_flushed,
     n_rows,
     n_snapshots,
     number_of,
-    settle_day,
     tally,
 )
 from stream.engine.kernel.layout import (
@@ -226,7 +226,7 @@ def write_learner(
                 attempts, correct = counts[2 * k], counts[2 * k + 1]
                 at = export_day(s, base, day, rows, snapshots, attempts, correct, out, value)
                 n = note(meta, n, STATE, key, value, at)
-                settle_day(s, day)
+                mark_flushed(s, day)
         rows += n_rows(s, day)
         snapshots += n_snapshots(s, day)
     for _ in range(expired):

@@ -12,7 +12,7 @@ half  holds
 3     topic
 ====  ===========================================================================
 
-The topic is its place among the learner's, all bits set for none.
+The topic is its place among the learner's; 31 in three halves, 0xFFFF in four, for none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ __all__ = [
     "NARROW",
     "NO_TOPIC",
     "UNCOUNTED",
-    "WIDE",
     "block_words",
     "close_rows",
     "flags_of",

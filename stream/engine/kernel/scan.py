@@ -13,7 +13,7 @@ import numpy as np
 from schemas.attempt import MAX_RECORD_BYTES, SCHEMA_VERSION
 from stream.compiling import compiled
 from stream.engine.kernel.blake2b import MOST_BYTES, U8, blake2b_64
-from stream.engine.kernel.layout import I4, I8, U1, Arrays
+from stream.engine.kernel.layout import DAY_MS, I4, I8, U1, Arrays
 from stream.engine.kernel.names import find, number_user
 from stream.records import TOO_EARLY_MS
 
@@ -42,10 +42,9 @@ _FALSE = np.frombuffer(b"false", np.uint8)
 _NULL = np.frombuffer(b"null", np.uint8)
 _MOST_TEXT = MOST_BYTES
 _MOST_RESPONSE = 86_400_000
-_LATEST_MS = 253_402_300_799_999
+_LATEST_MS = 65_536 * DAY_MS - 1
 _BAD = -1
 _ONE = np.uint64(1)
-_DAY_MS = TOO_EARLY_MS
 
 
 @compiled
@@ -269,7 +268,10 @@ def scan(
         key = key_ends[k - 1] if k else 0
         if key_ends[k] - key != size:
             continue
-        if not alike(keys, key, data, user, size) or values[COMPLETED, 0] > timestamps[k] + _DAY_MS:
+        if (
+            not alike(keys, key, data, user, size)
+            or values[COMPLETED, 0] > timestamps[k] + TOO_EARLY_MS
+        ):
             continue
         who = number_user(s, data, user, size)
         if who < 0:

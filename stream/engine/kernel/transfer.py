@@ -21,8 +21,10 @@ from stream.engine.kernel.days import (
     number_of,
     place_of_day,
     put_ability,
+    put_snapshot,
     snapshots_at,
     tally,
+    topic_of_snapshot,
 )
 from stream.engine.kernel.heap import begin, grow, move, release, used_head
 from stream.engine.kernel.layout import (
@@ -173,6 +175,7 @@ def export_head(s: Arrays, learner: int, version: int, out: U1, at: int) -> int:
 
 @compiled
 def put_doubles(out: U1, at: int, values: tuple[float, float]) -> int:
+    """Write doubles, eight bytes each."""
     for value in values:
         at = put_little(out, at, int(np.float64(value).view(np.int64)), 8)
     return at
@@ -180,6 +183,7 @@ def put_doubles(out: U1, at: int, values: tuple[float, float]) -> int:
 
 @compiled
 def read_double(data: U1, at: int) -> float:
+    """Read a double."""
     return float(np.int64(read_little(data, at, 8)).view(np.float64))
 
 
@@ -207,7 +211,7 @@ def export_day(
     at = put_doubles(out, at, ability_at(s, 2 * day))
     place = snapshots_at(s, base) + SNAPSHOT_HALVES * snapshots_before
     for _ in range(snapshots):
-        at = put_little(out, at, i4[place + 2], 2)
+        at = put_little(out, at, topic_of_snapshot(s, place), 2)
         at = put_doubles(out, at, ability_at(s, place))
         place += SNAPSHOT_HALVES
     hashes = i8[base + ROWS_AT]
@@ -347,7 +351,7 @@ def put_day(s: Arrays, learner: int, data: U1, at: int) -> int:
         topic = read_little(data, row_at + ROW_BYTES * k + 12, 2)
         if topic != NO_TOPIC:
             topics = max(topics, topic + 1)
-    words = used_head(s, base) + days_words(1, snapshots) + 1
+    words = used_head(s, base) + days_words(1, snapshots)
     if not grow(s, learner, words, s.i4[2 * base + N_ROWS] + rows, topics, 0):
         return FULL_HEAP
     base = s.at[learner]
@@ -358,8 +362,8 @@ def put_day(s: Arrays, learner: int, data: U1, at: int) -> int:
     place = add_snapshots(s, base, day, snapshot, snapshots)
     at += DAY_BYTES
     for _ in range(snapshots):
-        put_ability(s, place, read_double(data, at + 2), read_double(data, at + 10))
-        s.i4[place + 2] = read_little(data, at, 2)
+        topic = read_little(data, at, 2)
+        put_snapshot(s, place, topic, read_double(data, at + 2), read_double(data, at + 10))
         place += SNAPSHOT_HALVES
         at += SNAPSHOT_BYTES
     open_rows(s, base, row, rows)

@@ -34,11 +34,8 @@ from stream.engine.kernel.writing import (
 
 __all__ = [
     "CLOSE",
-    "COMPUTED_AT",
     "END_ROWS",
     "INCLUDE_THETA",
-    "OFFSET",
-    "PARTITION",
     "ROWS",
     "TOPIC",
     "USE_THETA",

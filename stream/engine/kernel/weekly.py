@@ -120,11 +120,11 @@ def write_week(
     items, missed, right = rest[:slots], rest[slots : 2 * slots], rest[2 * slots : 3 * slots]
     sessions = n_recent = n_previous = n_active = last_day = last = 0
     gaps = gaps_squared = 0
-    row = row_place(s, base, 0)
+    row_at = row_place(s, base, 0)
     for k in range(i4[half + N_DAYS]):
         day = days_at(s, base) + DAY_WORDS * k
-        number, rows, first_row = number_of(s, day), n_rows(s, day), row
-        row += halves * rows
+        number, rows, first_at = number_of(s, day), n_rows(s, day), row_at
+        row_at += halves * rows
         if number > as_of - WINDOW and number <= as_of and counts[2 * k] > 0:
             if n_active == 0:
                 for j in range(slots):
@@ -135,10 +135,10 @@ def write_week(
             n_active += 1
             last_day, last = number, 2 * day
             if rows > 1:
-                sessions += sessions_of(s, first_row, row, halves, rest[3 * slots :])
+                sessions += sessions_of(s, first_at, row_at, halves, rest[3 * slots :])
             else:
                 sessions += 1
-            for place in range(first_row, row, halves):
+            for place in range(first_at, row_at, halves):
                 flags = flags_of(s, place)
                 if flags & UNCOUNTED:
                     continue
@@ -186,8 +186,8 @@ def write_week(
             regularity = 1.0 / (1.0 + sqrt(variance) / mean_gap)
         engagement = 0.5 * min(1.0, sessions / 28) + 0.5 * regularity
         theta, variance = ability_at(s, last)
-        above = target - theta - s.f8[base + SHIFT]
-        chance = 0.5 * erfc(above / sqrt(2.0 * variance))
+        theta += s.f8[base + SHIFT]
+        chance = 0.5 * erfc((target - theta) / sqrt(variance) / sqrt(2.0))
         stopping = (
             0.6 * min(1.0, (as_of - last_day) / 14)
             + 0.25 * min(1.0, mean_gap / 7)
