@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from stream.compiling import compiled
 from stream.engine.kernel.days import DAY_WORDS, MOST_SNAPSHOT_WORDS, days_words
 from stream.engine.kernel.layout import (
@@ -92,17 +90,7 @@ def release(s: Arrays, block: int, words: int) -> None:
 @compiled
 def move(s: Arrays, source: int, target: int, words: int) -> None:
     """Copy words; the two places may overlap."""
-    i8 = s.i8
-    # Unsigned places: of a signed one, compiled code asks whether it counts from the end.
-    origin, place, n = np.uint64(source), np.uint64(target), np.uint64(words)
-    if words <= 0:
-        return
-    if target <= source:
-        for k in range(n):
-            i8[place + k] = i8[origin + k]
-    else:
-        for k in range(np.uint64(1), n + np.uint64(1)):
-            i8[place + n - k] = i8[origin + n - k]
+    move_halves(s, 2 * source, 2 * target, 2 * words)
 
 
 @compiled
