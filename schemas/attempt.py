@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-__all__ = ["MAX_RECORD_BYTES", "REASONS", "SCHEMA_VERSION", "AttemptEvent", "to_epoch_ms"]
+__all__ = [
+    "LATEST_MS",
+    "MAX_RECORD_BYTES",
+    "REASONS",
+    "SCHEMA_VERSION",
+    "AttemptEvent",
+    "to_epoch_ms",
+]
 
 SCHEMA_VERSION = 1
 """Newest major version of the attempt schema that this release reads."""
@@ -71,7 +78,7 @@ class AttemptEvent(msgspec.Struct, gc=False):
 
 
 _EARLIEST_MS = 0
-_LATEST_MS = 65_536 * 86_400_000 - 1
+LATEST_MS = 65_536 * 86_400_000 - 1
 """2149-06-06T23:59:59.999Z: a day's number has 16 bits in the state."""
 
 
@@ -101,6 +108,6 @@ def to_epoch_ms(value: int | str) -> int:
             raise ValueError(f"the time {value!r} has no zone")
         delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
         ms = (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
-    if not _EARLIEST_MS <= ms <= _LATEST_MS:
+    if not _EARLIEST_MS <= ms <= LATEST_MS:
         raise ValueError(f"the time {value!r} lies outside 1970-01-01 to 2149-06-06")
     return ms

@@ -21,14 +21,17 @@ __all__ = ["cache_directory", "compiled"]
 F = TypeVar("F", bound=Callable[..., object])
 
 _SOURCES = (
-    "compiling.py",
-    "follow.py",
-    "domain/ability.py",
-    "domain/memory.py",
-    "domain/practice.py",
-    "engine/kernel/*.py",
+    "schemas/attempt.py",
+    "stream/compiling.py",
+    "stream/follow.py",
+    "stream/records.py",
+    "stream/domain/ability.py",
+    "stream/domain/memory.py",
+    "stream/domain/practice.py",
+    "stream/engine/day.py",
+    "stream/engine/kernel/*.py",
 )
-"""Files with code that is compiled."""
+"""Files with code that is compiled, or with constants that go into it."""
 
 # Formulas that compiled code calls as they stand, those they call themselves first.
 for _formula in (
@@ -55,7 +58,7 @@ def cache_directory() -> Path:
     here = Path(__file__).parent
     digest = hashlib.sha256()
     for pattern in _SOURCES:
-        for path in sorted(here.glob(pattern)):
+        for path in sorted(here.parent.glob(pattern)):
             digest.update(path.read_bytes())
     given = os.environ.get("NUMBA_CACHE_DIR")
     made = (Path(given) if given else here / "__pycache__") / digest.hexdigest()[:16]

@@ -76,7 +76,6 @@ class Day:
 
     __slots__ = (
         "_hashes",
-        "_packed",
         "_rows",
         "attempts",
         "correct",
@@ -94,7 +93,6 @@ class Day:
         self.correct = 0
         self._hashes = bytearray()
         self._rows = bytearray()
-        self._packed: bytes | None = None
 
     def __len__(self) -> int:
         return len(self._hashes) // _HASH_BYTES
@@ -108,7 +106,6 @@ class Day:
         if not flags & OPERATION:
             self.attempts += 1
             self.correct += flags & CORRECT
-        self._packed = None
 
     def find(self, attempt: bytes) -> int:
         """Return the row of an attempt hash, or -1."""
@@ -136,24 +133,20 @@ class Day:
         self.attempts -= 1
         self.correct -= self._rows[at] & CORRECT
         self._rows[at] |= VOIDED
-        self._packed = None
 
     def regrade(self, index: int, correct: bool) -> None:
         """Rescore a valid attempt."""
         at = index * _ROW.size + _ROW.size - 1
         self.correct += correct - (self._rows[at] & CORRECT)
         self._rows[at] = self._rows[at] & ~CORRECT | correct
-        self._packed = None
 
     def snapshot(self, theta: float, variance: float) -> None:
         """Record the learner's ability (less the shift) after an attempt of this day."""
         self.theta, self.variance = snapshot(theta, variance)
-        self._packed = None
 
     def snapshot_topic(self, topic: int, theta: float, variance: float) -> None:
         """Record a topic's ability (less the shift) after an attempt of this day."""
         self.topics[topic] = snapshot(theta, variance)
-        self._packed = None
 
     def rows(self) -> list[tuple[int, int, int, int, int]]:
         """Return (time, response_time, item, topic, flags) of all rows."""
@@ -166,19 +159,17 @@ class Day:
 
     def pack(self) -> bytes:
         """Return the day as bytes."""
-        if self._packed is None:
-            header = _HEADER.pack(
-                self.day,
-                len(self),
-                len(self.topics),
-                self.attempts,
-                self.correct,
-                self.theta,
-                self.variance,
-            )
-            snapshots = b"".join(_SNAPSHOT.pack(t, *ability) for t, ability in self.topics.items())
-            self._packed = b"".join((header, snapshots, self._hashes, self._rows))
-        return self._packed
+        header = _HEADER.pack(
+            self.day,
+            len(self),
+            len(self.topics),
+            self.attempts,
+            self.correct,
+            self.theta,
+            self.variance,
+        )
+        snapshots = b"".join(_SNAPSHOT.pack(t, *ability) for t, ability in self.topics.items())
+        return b"".join((header, snapshots, self._hashes, self._rows))
 
     @classmethod
     def unpack(cls, data: bytes, start: int = 0) -> tuple[Day, int]:

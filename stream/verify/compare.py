@@ -198,7 +198,7 @@ _TABLES = (
 )
 
 _FAR_ESTIMATE = (
-    "coalesce(NOT (abs(e.theta_estimate - a.theta_estimate) <= 0.0005 + 1e-6),"
+    f"coalesce(NOT (abs(e.theta_estimate - a.theta_estimate) <= 0.0005 + {SNAPSHOT_TOLERANCE}),"
     " (e.theta_estimate IS NULL) <> (a.theta_estimate IS NULL))"
 )
 """The column has three decimals."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 from stream.compiling import compiled
+from stream.engine.day import CORRECT, HINT
 from stream.engine.kernel.days import (
     DAY_WORDS,
     SNAPSHOT_HALVES,
@@ -31,8 +32,6 @@ from stream.engine.kernel.layout import (
     Arrays,
 )
 from stream.engine.kernel.rows import (
-    CORRECT_FLAG,
-    HINT_FLAG,
     UNCOUNTED,
     flags_of,
     response_of,
@@ -115,8 +114,8 @@ def write_features(
                 if flags & UNCOUNTED:
                     continue
                 attempts += 1
-                correct += flags & CORRECT_FLAG
-                hints += flags & HINT_FLAG != 0
+                correct += flags & CORRECT
+                hints += flags & HINT != 0
                 latest = max(latest, time_of(s, place))
                 response = response_of(s, place)
                 if response >= 0:

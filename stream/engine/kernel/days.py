@@ -21,6 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from stream.compiling import compiled
+from stream.engine.day import CORRECT
 from stream.engine.kernel.layout import (
     HEAD_WORDS,
     I8,
@@ -31,12 +32,11 @@ from stream.engine.kernel.layout import (
     TOPIC_WORDS,
     Arrays,
 )
+from stream.engine.kernel.moving import move_halves
 from stream.engine.kernel.rows import (
-    CORRECT_FLAG,
     UNCOUNTED,
     close_rows,
     flags_of,
-    move_halves,
     row_place,
 )
 
@@ -51,13 +51,13 @@ __all__ = [
     "changed",
     "days_at",
     "days_words",
+    "find_day",
     "forget_day",
     "insert_day",
     "mark_flushed",
     "n_rows",
     "n_snapshots",
     "number_of",
-    "place_of_day",
     "put_ability",
     "put_snapshot",
     "snapshots_at",
@@ -160,10 +160,11 @@ def days_words(days: int, snapshots: int) -> int:
 
 
 @compiled
-def place_of_day(s: Arrays, base: int, number: int) -> tuple[int, int, int]:
-    """Return how many days, rows and snapshots lie before a day, which need not be there."""
+def find_day(s: Arrays, base: int, number: int) -> tuple[bool, int, int, int]:
+    """Tell whether a day is there, and how many days, rows and snapshots lie before its place."""
     days = days_at(s, base)
     half = 2 * base
+    found = False
     index, rows, snapshots = s.i4[half + N_DAYS], s.i4[half + N_ROWS], s.i4[half + N_SNAPSHOTS]
     # From the end: attempts come nearly in order.
     while index > 0:
@@ -173,7 +174,8 @@ def place_of_day(s: Arrays, base: int, number: int) -> tuple[int, int, int]:
         index -= 1
         rows -= n_rows(s, day)
         snapshots -= n_snapshots(s, day)
-    return index, rows, snapshots
+        found = number_of(s, day) == number
+    return found, index, rows, snapshots
 
 
 @compiled
@@ -209,10 +211,10 @@ def add_snapshots(s: Arrays, base: int, day: int, before: int, n: int) -> int:
 def forget_day(s: Arrays, base: int, number: int) -> None:
     """Forget a day of a learner, if it is there, with its rows and snapshots."""
     half = 2 * base
-    index, row, snapshot = place_of_day(s, base, number)
-    day = days_at(s, base) + DAY_WORDS * index
-    if index == s.i4[half + N_DAYS] or number_of(s, day) != number:
+    found, index, row, snapshot = find_day(s, base, number)
+    if not found:
         return
+    day = days_at(s, base) + DAY_WORDS * index
     snapshots = n_snapshots(s, day)
     close_rows(s, base, row, n_rows(s, day))
     first = snapshots_at(s, base) + SNAPSHOT_HALVES * snapshot
@@ -226,19 +228,28 @@ def forget_day(s: Arrays, base: int, number: int) -> None:
 
 
 @compiled
-def tally(s: Arrays, base: int, counts: I8) -> None:
-    """Count each day's valid attempts, and those correct, into pairs of ``counts``."""
+def tally(s: Arrays, base: int, scratch: I8) -> tuple[I8, I8]:
+    """Count each day's valid attempts, and those correct, in pairs at the start of ``scratch``.
+
+    Returns
+    -------
+    tuple
+        The counts, and what is left of ``scratch``.
+    """
+    n_days = s.i4[2 * base + N_DAYS]
+    counts = scratch[: 2 * n_days]
     day = days_at(s, base)
     place = row_place(s, base, 0)
     step = row_place(s, base, 1) - place
-    for k in range(s.i4[2 * base + N_DAYS]):
+    for k in range(n_days):
         attempts = correct = 0
         for _ in range(n_rows(s, day)):
             flags = flags_of(s, place)
             if not flags & UNCOUNTED:
                 attempts += 1
-                correct += flags & CORRECT_FLAG
+                correct += flags & CORRECT
             place += step
         counts[2 * k] = attempts
         counts[2 * k + 1] = correct
         day += DAY_WORDS
+    return counts, scratch[2 * n_days :]

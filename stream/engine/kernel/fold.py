@@ -11,6 +11,7 @@ import numpy as np
 from stream.compiling import compiled
 from stream.domain.ability import fold_drifted, match, topic_ability
 from stream.domain.practice import features, next_form, plug_in
+from stream.engine.day import CORRECT, NO_TOPIC
 from stream.engine.kernel.days import (
     DAY_WORDS,
     SNAPSHOT_HALVES,
@@ -19,17 +20,17 @@ from stream.engine.kernel.days import (
     add_snapshots,
     change,
     days_at,
+    find_day,
     insert_day,
     n_rows,
     n_snapshots,
     number_of,
-    place_of_day,
     put_ability,
     put_snapshot,
     snapshots_at,
     topic_of_snapshot,
 )
-from stream.engine.kernel.heap import begin, move, reserve, used_head
+from stream.engine.kernel.heap import begin, reserve, used_head
 from stream.engine.kernel.layout import (
     ATTEMPTS,
     CORRECT_N,
@@ -64,7 +65,8 @@ from stream.engine.kernel.layout import (
     G,
 )
 from stream.engine.kernel.memory import enters_at_once, recall, remember, settle
-from stream.engine.kernel.rows import CORRECT_FLAG, NO_TOPIC, open_rows, put_row, row_place
+from stream.engine.kernel.moving import move
+from stream.engine.kernel.rows import open_rows, put_row, row_place
 
 __all__ = ["ACCEPTED", "DUPLICATE", "OPERATION", "TOO_LATE", "fold", "mark", "rebase"]
 
@@ -163,13 +165,12 @@ def day_of(s: Arrays, base: int, number: int) -> tuple[int, int, int]:
 
     A past day starts from the abilities of the day nearest before it, else after.
     """
-    index, rows, snapshots = place_of_day(s, base, number)
-    n = s.i4[2 * base + N_DAYS]
+    found, index, rows, snapshots = find_day(s, base, number)
     days = days_at(s, base)
     day = days + DAY_WORDS * index
-    if index < n and number_of(s, day) == number:
+    if found:
         return day, rows, snapshots
-    if n == 0:
+    if s.i4[2 * base + N_DAYS] == 0:
         theta, variance = s.f8[base + G] - s.f8[base + SHIFT], s.f8[base + VG]
     else:
         theta, variance = ability_at(s, 2 * (days + DAY_WORDS * max(index - 1, 0)))
@@ -219,7 +220,7 @@ def fold_attempt(
     half = 2 * base
     number = completed_ms // DAY_MS
     in_order = number >= i8[base + LATEST_MS] // DAY_MS
-    correct = flags & CORRECT_FLAG
+    correct = flags & CORRECT
     a, b = s.item_params[item, 0], s.item_params[item, 1]
     c, b_variance = s.item_params[item, 2], s.item_params[item, 3]
     hash_ = s.item_hash[item]

@@ -1,4 +1,4 @@
-"""Blocks of the heap: taking, giving back, growing; and moving words within them."""
+"""Blocks of the heap: taking, giving back, growing."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from stream.engine.kernel.layout import (
     Arrays,
     G,
 )
+from stream.engine.kernel.moving import move, move_halves
 from stream.engine.kernel.rows import (
     NARROW,
     block_words,
     flags_of,
     halves_for,
     item_of,
-    move_halves,
     put_row,
     response_of,
     time_of,
     topic_of_row,
 )
 
-__all__ = ["CLASSES", "begin", "compact", "grow", "move", "release", "reserve", "used_head"]
+__all__ = ["CLASSES", "begin", "compact", "grow", "release", "reserve", "used_head"]
 
 CLASSES = 8 + 8 * 40
 """Size classes: every second word up to 16 words, then eight an octave."""
@@ -85,12 +85,6 @@ def release(s: Arrays, block: int, words: int) -> None:
     s.i8[block] = s.free[kind]
     s.free[kind] = block
     s.control[FREE_WORDS] += size
-
-
-@compiled
-def move(s: Arrays, source: int, target: int, words: int) -> None:
-    """Copy words; the two places may overlap."""
-    move_halves(s, 2 * source, 2 * target, 2 * words)
 
 
 @compiled

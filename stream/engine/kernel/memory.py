@@ -12,8 +12,9 @@ import numpy as np
 from stream.compiling import compiled
 from stream.domain.memory import DEFAULT_CAPACITY, MAX_COUNT
 from stream.domain.practice import NEVER_MET
+from stream.engine.day import CORRECT
 from stream.engine.kernel.days import DAY_WORDS, days_at, n_rows, number_of
-from stream.engine.kernel.heap import grow, move
+from stream.engine.kernel.heap import grow
 from stream.engine.kernel.layout import (
     DAY_MS,
     FOLDED,
@@ -28,7 +29,8 @@ from stream.engine.kernel.layout import (
     STORAGE_DAYS,
     Arrays,
 )
-from stream.engine.kernel.rows import CORRECT_FLAG, flags_of, item_of, row_place, time_of
+from stream.engine.kernel.moving import move
+from stream.engine.kernel.rows import flags_of, item_of, row_place, time_of
 
 __all__ = ["enters_at_once", "recall", "remember", "settle", "unsettled"]
 
@@ -78,7 +80,7 @@ def answer(s: Arrays, base: int, row: int) -> tuple[int, int, int, int]:
     place = row_place(s, base, row)
     number = s.i4[2 * base + FOLDED] - (s.i4[2 * base + N_ROWS] - row)
     time_s = (day_of_row(s, base, row) * DAY_MS + time_of(s, place)) // 1000
-    return item_of(s, place), number, time_s, flags_of(s, place) & CORRECT_FLAG
+    return item_of(s, place), number, time_s, flags_of(s, place) & CORRECT
 
 
 @compiled
@@ -103,7 +105,7 @@ def recall(s: Arrays, base: int, item: int) -> tuple[int, int, int, int, bool]:
     for row in range(first, n):
         if i4[place + np.uint64(1)] == item:
             newest = row
-            correct = flags_of(s, int(np.int64(place))) & CORRECT_FLAG
+            correct = flags_of(s, int(np.int64(place))) & CORRECT
             right += correct
             wrong += 1 - correct
         place += step

@@ -187,9 +187,7 @@ def write_learner(
 ) -> tuple[int, int]:
     """Write the messages of one changed learner; return their number and the place behind."""
     base = s.at[learner]
-    n_days = s.i4[2 * base + N_DAYS]
-    counts, rest = scratch[: 2 * n_days], scratch[2 * n_days :]
-    tally(s, base, counts)
+    counts, rest = tally(s, base, scratch)
     key = at
     value = put_user(s, learner, out, key)
     at = write_theta(s, learner, context, version, out, value)
@@ -208,7 +206,7 @@ def write_learner(
         n = note(meta, n, KPIS, key, value, at)
     oldest = s.i8[base + LATEST_MS] // DAY_MS - s.control[STORAGE_DAYS]
     rows = snapshots = expired = 0
-    for k in range(n_days):
+    for k in range(s.i4[2 * base + N_DAYS]):
         day = days_at(s, base) + DAY_WORDS * k
         number = number_of(s, day)
         if number < oldest or changed(s, day):
@@ -277,9 +275,7 @@ def write_idle_weeks(
             return learner, n, (room if n == 0 else at)
         key = at
         value = put_user(s, learner, out, key)
-        n_days = s.i4[2 * base + N_DAYS]
-        counts, rest = scratch[: 2 * n_days], scratch[2 * n_days :]
-        tally(s, base, counts)
+        counts, rest = tally(s, base, scratch)
         at = write_weeks(
             s, learner, counts, first, last, False, context, target, version, rest, out, value
         )

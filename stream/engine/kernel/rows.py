@@ -17,23 +17,19 @@ The topic is its place among the learner's; 31 in three halves, 0xFFFF in four, 
 
 from __future__ import annotations
 
-import numpy as np
-
 from stream.compiling import compiled
+from stream.engine.day import NO_TOPIC, OPERATION, VOIDED
 from stream.engine.kernel.layout import N_ROWS, ROW_HALVES, ROWS_AT, ROWS_CAPACITY, Arrays
+from stream.engine.kernel.moving import move_halves
 
 __all__ = [
-    "CORRECT_FLAG",
-    "HINT_FLAG",
     "NARROW",
-    "NO_TOPIC",
     "UNCOUNTED",
     "block_words",
     "close_rows",
     "flags_of",
     "halves_for",
     "item_of",
-    "move_halves",
     "open_rows",
     "put_row",
     "response_of",
@@ -45,10 +41,9 @@ __all__ = [
 NARROW, WIDE = 3, 4
 """Halves of a row."""
 
-CORRECT_FLAG, HINT_FLAG, UNCOUNTED = 1, 2, 12
-"""Flags; UNCOUNTED: voided, or the row of a void or regrade."""
+UNCOUNTED = VOIDED | OPERATION
+"""Flags of the rows that no count holds."""
 
-NO_TOPIC = 0xFFFF
 _NO_TOPIC_NARROW = 31
 
 _BITS = 27
@@ -128,20 +123,6 @@ def put_row(
         i4[place + 3] = topic
     else:
         i4[place + 2] |= min(topic, _NO_TOPIC_NARROW) << _BITS
-
-
-@compiled
-def move_halves(s: Arrays, source: int, target: int, n: int) -> None:
-    """Copy halves; the two places may overlap."""
-    i4 = s.i4
-    # Unsigned places: of a signed one, compiled code asks whether it counts from the end.
-    origin, place, count = np.uint64(source), np.uint64(target), np.uint64(max(n, 0))
-    if target <= source:
-        for k in range(count):
-            i4[place + k] = i4[origin + k]
-    else:
-        for k in range(np.uint64(1), count + np.uint64(1)):
-            i4[place + count - k] = i4[origin + count - k]
 
 
 @compiled

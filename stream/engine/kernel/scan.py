@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from schemas.attempt import MAX_RECORD_BYTES, SCHEMA_VERSION
+from schemas.attempt import LATEST_MS, MAX_RECORD_BYTES, SCHEMA_VERSION
 from stream.compiling import compiled
 from stream.engine.kernel.blake2b import MOST_BYTES, U8, blake2b_64
-from stream.engine.kernel.layout import DAY_MS, I4, I8, U1, Arrays
+from stream.engine.kernel.layout import I4, I8, U1, Arrays
 from stream.engine.kernel.names import find, number_user
 from stream.records import TOO_EARLY_MS
 
@@ -42,7 +42,6 @@ _FALSE = np.frombuffer(b"false", np.uint8)
 _NULL = np.frombuffer(b"null", np.uint8)
 _MOST_TEXT = MOST_BYTES
 _MOST_RESPONSE = 86_400_000
-_LATEST_MS = 65_536 * DAY_MS - 1
 _BAD = -1
 _ONE = np.uint64(1)
 
@@ -178,7 +177,7 @@ def scan_object(data: U1, at: int, end: int, values: I8) -> bool:
             if at < end and (data[at] == 46 or data[at] == 101 or data[at] == 69):
                 return False
             if field in (COMPLETED, STARTED):
-                if number > _LATEST_MS:
+                if number > LATEST_MS:
                     return False
             elif field == RESPONSE:
                 if number > _MOST_RESPONSE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stream.compiling import compiled
+from stream.engine.day import NO_TOPIC
 from stream.engine.kernel.days import (
     DAY_WORDS,
     SNAPSHOT_HALVES,
@@ -14,19 +15,19 @@ from stream.engine.kernel.days import (
     change,
     days_at,
     days_words,
+    find_day,
     forget_day,
     insert_day,
     n_rows,
     n_snapshots,
     number_of,
-    place_of_day,
     put_ability,
     put_snapshot,
     snapshots_at,
     tally,
     topic_of_snapshot,
 )
-from stream.engine.kernel.heap import begin, grow, move, release, used_head
+from stream.engine.kernel.heap import begin, grow, release, used_head
 from stream.engine.kernel.layout import (
     ATTEMPTS,
     CORRECT_N,
@@ -61,9 +62,9 @@ from stream.engine.kernel.layout import (
     Arrays,
     G,
 )
+from stream.engine.kernel.moving import move
 from stream.engine.kernel.names import find, number_user
 from stream.engine.kernel.rows import (
-    NO_TOPIC,
     block_words,
     flags_of,
     item_of,
@@ -229,13 +230,13 @@ def export_day(
 
 
 @compiled
-def export_days(s: Arrays, learner: int, counts: I8, out: U1, at: int) -> int:
+def export_days(s: Arrays, learner: int, scratch: I8, out: U1, at: int) -> int:
     """Write the rows of all days, one behind the other; return the place behind them.
 
-    ``counts`` has room for two numbers a day.
+    ``scratch`` has room for two numbers a day.
     """
     base = s.at[learner]
-    tally(s, base, counts)
+    counts, _ = tally(s, base, scratch)
     day = days_at(s, base)
     rows = snapshots = 0
     for k in range(s.i4[2 * base + N_DAYS]):
@@ -356,7 +357,7 @@ def put_day(s: Arrays, learner: int, data: U1, at: int) -> int:
         return FULL_HEAP
     base = s.at[learner]
     forget_day(s, base, number)
-    index, row, snapshot = place_of_day(s, base, number)
+    _, index, row, snapshot = find_day(s, base, number)
     day = insert_day(s, base, index, number)
     put_ability(s, 2 * day, read_double(data, at + 16), read_double(data, at + 24))
     place = add_snapshots(s, base, day, snapshot, snapshots)
@@ -411,10 +412,9 @@ def forget(s: Arrays, learner: int) -> None:
 def change_day(s: Arrays, learner: int, number: int) -> None:
     """Note that a stored day changed since the last flush."""
     base = s.at[learner]
-    index, _, _ = place_of_day(s, base, number)
-    day = days_at(s, base) + DAY_WORDS * index
-    if index < s.i4[2 * base + N_DAYS] and number_of(s, day) == number:
-        change(s, day)
+    found, index, _, _ = find_day(s, base, number)
+    if found:
+        change(s, days_at(s, base) + DAY_WORDS * index)
 
 
 @compiled

@@ -10,6 +10,7 @@ from math import erfc, sqrt
 import numpy as np
 
 from stream.compiling import compiled
+from stream.engine.day import CORRECT
 from stream.engine.kernel.days import DAY_WORDS, ability_at, changed, days_at, n_rows, number_of
 from stream.engine.kernel.improvement import RECENT, WINDOW, improvement
 from stream.engine.kernel.layout import (
@@ -26,7 +27,6 @@ from stream.engine.kernel.layout import (
     Arrays,
 )
 from stream.engine.kernel.rows import (
-    CORRECT_FLAG,
     UNCOUNTED,
     flags_of,
     item_of,
@@ -151,7 +151,7 @@ def write_week(
                     items[slot] = item
                     missed[slot] = -1
                     right[slot] = -1
-                if flags & CORRECT_FLAG:
+                if flags & CORRECT:
                     response = response_of(s, place)
                     if response >= 0:
                         if number > as_of - RECENT:
