@@ -30,6 +30,7 @@ _SOURCES = (
     "stream/domain/practice.py",
     "stream/engine/day.py",
     "stream/engine/kernel/*.py",
+    "stream/kafka/packed_reading.py",
 )
 """Files with code that is compiled, or with constants that go into it."""
 

@@ -20,10 +20,21 @@ _decode = msgspec.json.Decoder(AttemptEvent).decode
 class KafkaRecord(Protocol):
     """What is needed of a consumed record."""
 
-    key: bytes | None
-    value: bytes | None
-    offset: int
-    timestamp: int
+    @property
+    def key(self) -> bytes | None:
+        """Its key."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Its value; None is a tombstone."""
+
+    @property
+    def offset(self) -> int:
+        """Its offset in the partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """When it was written, epoch ms."""
 
 
 def parse(value: bytes | None, key: bytes | None, timestamp_ms: int) -> tuple[AttemptEvent, int]:

@@ -26,10 +26,12 @@ from stream.engine.learner import Learner
 from stream.engine.params import ParamsStore
 from stream.engine.partition import Partition, offsets_of
 from stream.engine.rows import StateLoader
-from stream.engine.state import KafkaRecord, PartitionState
+from stream.engine.state import PartitionState
 from stream.engine.warm_up import warm_up
 from stream.errors import FencedError, TopicMismatchError
 from stream.kafka.admin import ensure_topics
+from stream.kafka.packed_reading import PackedTransport
+from stream.kafka.packed_records import PackedRecords
 from stream.kafka.reader import Record, TailReader, read_whole
 from stream.kafka.transaction import TransactionalPublisher
 from stream.metrics import engine_metrics as metrics
@@ -264,19 +266,17 @@ class Engine(Service):
     async def _fold_batch(self, partition: Partition, event: EventT[Any], source: str) -> None:
         state = partition.state
         fold = state.fold_abilities if source == "abilities" else state.fold
-        records = cast("list[KafkaRecord]", event.value)
+        records = cast("PackedRecords", event.value)
         limit = self.settings.flush_rows
         partition.unacknowledged[source].append(event)
         count = len(records)
-        while records:
+        for at in range(0, count, _SLICE_RECORDS):
             async with partition.lock, self._turn:
                 if partition.revoked:
                     return
                 partition.torn = True
-                fold(records[:_SLICE_RECORDS])
+                fold(records[at : at + _SLICE_RECORDS])
                 partition.torn = False
-            # Not needed until it is acknowledged: all at once they take long to be given back.
-            del records[:_SLICE_RECORDS]
             await self._make_room(partition)
             if partition.changed_since is None and state.has_changes:
                 partition.changed_since = time.monotonic()
@@ -287,6 +287,8 @@ class Engine(Service):
                     partition.flushed.clear()
                     await partition.flushed.wait()
             await asyncio.sleep(0)
+        # Only its offset is needed until a flush covers it.
+        records.clear()
         metrics.records.labels(source).inc(count)
 
     async def _make_room(self, partition: Partition) -> None:
@@ -391,6 +393,7 @@ def register(app: ThetaApp) -> Engine:
     """Add the engine to its app: service, signals and agents."""
     engine = Engine(app)
     app.early_services.append(engine)
+    app.transport = PackedTransport(app.conf.broker_consumer, app)
 
     async def revoked(_sender: Any, /, *arguments: Any, signal: Any, **_: Any) -> None:  # noqa: ARG001
         await engine.on_revoked(arguments[0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,7 +13,8 @@ from stream.engine.kernel.blake2b import BLOCK_WORDS
 from stream.engine.kernel.fold import ACCEPTED, OPERATION, REFUSED
 from stream.engine.store import Store
 from stream.errors import RecordError
-from stream.records import KafkaRecord, parse
+from stream.kafka.packed_records import PackedRecords
+from stream.records import parse
 
 if TYPE_CHECKING:
     from stream.engine.kernel.layout import I4, I8, U1
@@ -41,7 +40,7 @@ class Columns(NamedTuple):
 
 
 def columns_of(
-    records: Sequence[KafkaRecord], store: Store
+    records: PackedRecords, store: Store
 ) -> tuple[Columns, dict[int, AttemptEvent], dict[int, RecordError]]:
     """Validate records and number what they name; new ids are entered in the store.
 
@@ -89,16 +88,9 @@ def columns_of(
     return columns, operations, refused
 
 
-def _scan(records: Sequence[KafkaRecord], store: Store, columns: Columns) -> U1:
+def _scan(records: PackedRecords, store: Store, columns: Columns) -> U1:
     """Read the plain attempts into columns; return what is left unread, (n,)."""
-    values = [record.value or b"" for record in records]
-    keys = [record.key or b"" for record in records]
-    n = len(records)
-    data = np.frombuffer(b"".join(values), np.uint8)
-    ends = np.fromiter(accumulate(map(len, values)), np.int64, n)
-    key_data = np.frombuffer(b"".join(keys), np.uint8)
-    key_ends = np.fromiter(accumulate(map(len, keys)), np.int64, n)
-    timestamps = np.fromiter([record.timestamp for record in records], np.int64, n)
+    data, places, n = records.data, records.places, len(records)
     unread = np.zeros(n, np.uint8)
     fields = np.empty((kernel.N_FIELDS, 2), np.int64)
     block = np.empty(BLOCK_WORDS, np.uint64)
@@ -108,10 +100,7 @@ def _scan(records: Sequence[KafkaRecord], store: Store, columns: Columns) -> U1:
             store.arrays,
             at,
             data,
-            ends,
-            key_data,
-            key_ends,
-            timestamps,
+            places,
             fields,
             block,
             *columns[:7],

@@ -26,6 +26,7 @@ from stream.engine.learner import STATE_VERSION, Learner
 from stream.engine.params import ItemInForce, ParamsStore
 from stream.engine.store import Store
 from stream.errors import RecordError
+from stream.kafka.packed_records import PackedRecords
 from stream.records import KafkaRecord
 
 __all__ = ["DeadLetter", "KafkaRecord", "PartitionState", "Position"]
@@ -138,13 +139,11 @@ class PartitionState:
 
     def fold(self, records: Sequence[KafkaRecord]) -> None:
         """Fold records of ``attempts``, in order; those at or below the position change nothing."""
-        position = self.position.attempts
-        if records[0].offset <= position:
-            records = [record for record in records if record.offset > position]
-            if not records:
-                return
-        columns, operations, refused = columns_of(records, self.store)
-        n = len(records)
+        packed = PackedRecords.of(records).after(self.position.attempts)
+        n = len(packed)
+        if not n:
+            return
+        columns, operations, refused = columns_of(packed, self.store)
         at = 0
         while (at := kernel.fold(self.store.arrays, at, n, *columns)) < n:
             if columns.outcome[at] == kernel.FULL:
@@ -163,9 +162,9 @@ class PartitionState:
             detail = f"{columns.lag_ms[place]} ms before the learner's latest attempt"
             refused[place] = RecordError("too_late", detail)
         for place, why in sorted(refused.items()):
-            self.dead_letters.append(DeadLetter(records[place], why.reason, why.detail))
+            self.dead_letters.append(DeadLetter(packed[place], why.reason, why.detail))
             self.counts[why.reason] += 1
-        self.position.attempts = records[-1].offset
+        self.position.attempts = packed[-1].offset
         self.position.stream_week = self.store.stream_week
 
     def _correct(self, event: AttemptEvent) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
 from schemas.attempt import AttemptEvent
 from schemas.calibration import BatchAbility
 from schemas.codec import encode
@@ -16,6 +18,7 @@ from stream import follow
 from stream.engine.flush import Flush, Indicators
 from stream.engine.params import ParamsStore
 from stream.engine.state import PartitionState
+from stream.kafka.packed_reading import unpack_batch
 from stream.records import KafkaRecord
 
 __all__ = ["warm_up"]
@@ -30,7 +33,7 @@ class _Record:
 
 
 def warm_up() -> None:
-    """Fold, correct, rebase, flush, move and read one learner, so that all is compiled."""
+    """Read, fold, correct, rebase, flush, move and read one learner, so that all is compiled."""
     state = PartitionState(0, 7, ParamsStore())
     day_ms = 86_400_000
     attempts = [
@@ -41,7 +44,10 @@ def warm_up() -> None:
     records: list[KafkaRecord] = [
         _Record(b"u", encode(event), offset, 3 * day_ms) for offset, event in enumerate(attempts)
     ]
-    state.fold(records)
+    written = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+    for one in records:
+        written.append(one.offset, one.timestamp, one.key, one.value, [])
+    state.fold(unpack_batch(bytes(written.build())))
     ability = encode(BatchAbility("u", 0.0, 1.0, "r", "v", 3 * day_ms))
     state.fold_abilities([_Record(b"u", ability, 0, 0)])
     for week in (0, 70):

@@ -22,6 +22,7 @@ Six things differ from stock Faust, each pinned by a test in ``tests/kafka/test_
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any, ClassVar, cast
 
@@ -31,7 +32,9 @@ from aiokafka import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, Message
 
-__all__ = ["BatchConsumer", "BatchSchema", "BatchTransport", "RecordBatch"]
+from stream.records import KafkaRecord
+
+__all__ = ["BatchConsumer", "BatchSchema", "BatchTransport", "ReadCommittedThread", "RecordBatch"]
 
 _POLL_PAUSE_S = 0.02
 _FEW_RECORDS = 1000
@@ -44,26 +47,28 @@ class RecordBatch:
 
     Parameters
     ----------
+    tp
+        The partition.
     records
         At least one record, in offset order.
     """
 
-    __slots__ = ("offset", "partition", "timestamp", "timestamp_type", "topic", "value")
+    __slots__ = ("offset", "partition", "timestamp", "topic", "value")
 
+    timestamp_type: ClassVar[int] = 0
     headers: ClassVar[tuple[()]] = ()
     key: ClassVar[bytes | None] = None
     checksum: ClassVar[int | None] = None
     serialized_key_size: ClassVar[int] = 0
     serialized_value_size: ClassVar[int] = 0
 
-    def __init__(self, records: list[Any]) -> None:
+    def __init__(self, tp: TP, records: Sequence[KafkaRecord]) -> None:
         last = records[-1]
-        self.topic: str = last.topic
-        self.partition: int = last.partition
+        self.topic: str = tp.topic
+        self.partition: int = tp.partition
         self.offset: int = last.offset
         self.timestamp: int = last.timestamp
-        self.timestamp_type: int = last.timestamp_type
-        self.value: list[Any] = records
+        self.value = records
 
 
 class BatchSchema(faust.Schema[Any, Any]):
@@ -83,12 +88,12 @@ class BatchSchema(faust.Schema[Any, Any]):
         app: AppT,
         message: Message,
         **_: Any,
-    ) -> list[Any]:
+    ) -> Sequence[Any]:
         """Return the records of a batch."""
-        return cast("list[Any]", message.value)
+        return cast("Sequence[Any]", message.value)
 
 
-class _ReadCommittedThread(driver.AIOKafkaConsumerThread):
+class ReadCommittedThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread, with a client that sees committed records only.
 
     It also notes when the group's coordinator last answered a heartbeat: a member that it does
@@ -147,24 +152,27 @@ class BatchConsumer(driver.Consumer):
     @property
     def has_joined(self) -> bool:
         """Whether the group has taken this process in."""
-        return cast("_ReadCommittedThread", self._thread).has_joined
+        return cast("ReadCommittedThread", self._thread).has_joined
 
     def silence_s(self) -> float:
         """Return for how many seconds the group's coordinator has not answered."""
-        last = cast("_ReadCommittedThread", self._thread).last_contact
+        last = cast("ReadCommittedThread", self._thread).last_contact
         return 0.0 if last is None else monotonic() - last
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
-        return _ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
+        return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(
         self, active_partitions: set[TP] | None, timeout: float
     ) -> dict[TP, list[RecordBatch]]:
         await asyncio.sleep(self._next_poll - monotonic())
+        if self._buffered_partitions:
+            # A partition that a full stream holds back is asked for again with the next poll only.
+            timeout = min(timeout, _POLL_PAUSE_S)
         records = await super()._getmany(active_partitions, timeout)
         if sum(map(len, (records or {}).values())) < _FEW_RECORDS:
             self._next_poll = monotonic() + _POLL_PAUSE_S
-        return {tp: [RecordBatch(batch)] for tp, batch in (records or {}).items() if batch}
+        return {tp: [RecordBatch(tp, batch)] for tp, batch in (records or {}).items() if batch}
 
     async def perform_seek(self) -> None:
         """Go back to where the group has committed, or to the beginning where it has not yet.

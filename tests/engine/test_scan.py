@@ -17,6 +17,7 @@ from stream.engine.kernel.blake2b import blake2b_64
 from stream.engine.kernel.fold import ACCEPTED, OPERATION, REFUSED
 from stream.engine.store import Store
 from stream.errors import RecordError
+from stream.kafka.packed_records import PackedRecords
 from stream.records import parse
 from tests.engine.events import INGEST_MS, FakeRecord
 
@@ -116,7 +117,9 @@ ODD: list[bytes] = [
 def read(value: bytes) -> tuple[object, ...]:
     """Return what the engine makes of a record."""
     store = Store(7)
-    columns, operations, refused = columns_of([FakeRecord(b"u1", value, 0)], store)
+    columns, operations, refused = columns_of(
+        PackedRecords.of([FakeRecord(b"u1", value, 0)]), store
+    )
     if columns.outcome[0] == REFUSED:
         return ("refused", refused[0].reason)
     if columns.outcome[0] == OPERATION:
@@ -183,7 +186,7 @@ def test_records_of_a_batch_do_not_run_into_each_other() -> None:
     one = orjson.dumps(PLAIN)
     values = [one, b"{}", one[:50], one[50:], orjson.dumps(PLAIN | {"topic_id": None}), one]
     records = [FakeRecord(b"u1", value, k) for k, value in enumerate(values)]
-    columns, _, refused = columns_of(records, Store(7))
+    columns, _, refused = columns_of(PackedRecords.of(records), Store(7))
     assert columns.outcome.tolist() == [ACCEPTED, REFUSED, REFUSED, REFUSED, ACCEPTED, ACCEPTED]
     assert sorted(refused) == [1, 2, 3]
     assert columns.topic.tolist()[4] == -1

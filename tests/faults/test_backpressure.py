@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from faust.types import TP
 
 from schemas.codec import encode
 from schemas.outputs import ThetaUpdate
@@ -31,10 +33,10 @@ async def test_a_sink_without_postgresql_stops_taking_records_at_its_bound(
     taken = 0
 
     class Counting(transport.RecordBatch):
-        def __init__(self, records: list[Any]) -> None:
+        def __init__(self, tp: TP, records: Sequence[Any]) -> None:
             nonlocal taken
             taken += len(records)
-            super().__init__(records)
+            super().__init__(tp, records)
 
     monkeypatch.setattr(transport, "RecordBatch", Counting)
     away = f"postgresql://x@127.0.0.1:{unused_tcp_port}/x"

@@ -40,6 +40,7 @@ def bare_consumer() -> BatchConsumer:
     consumer._acked_index = defaultdict(set)
     consumer._gap = {}
     consumer._committed_offset = defaultdict(lambda: None)
+    consumer._buffered_partitions = set()
     return consumer
 
 
@@ -50,7 +51,7 @@ def test_the_app_uses_the_batch_transport() -> None:
 
 
 def test_a_batch_stands_at_its_last_record() -> None:
-    batch = RecordBatch([record(3), record(4), record(9)])
+    batch = RecordBatch(TP0, [record(3), record(4), record(9)])
     assert (batch.topic, batch.partition, batch.offset, len(batch.value)) == ("attempts", 0, 9, 3)
 
 
@@ -61,7 +62,7 @@ def test_a_batch_has_every_attribute_that_faust_reads_of_a_record() -> None:
         for part in source.replace("\n", " ").split("record.")[1:]
     }
     assert {"offset", "value", "timestamp"} <= {name.split()[0] for name in names}
-    batch = RecordBatch([record(3)])
+    batch = RecordBatch(TP0, [record(3)])
     for name in names:
         assert hasattr(batch, name.split()[0]), name
 
@@ -99,6 +100,26 @@ async def test_a_poll_that_brought_little_is_followed_by_a_pause(
     await consumer._getmany(None, 1.0)
     assert slept[0] <= 0
     assert (slept[1] == pytest.approx(transport._POLL_PAUSE_S)) is pauses
+
+
+async def test_while_a_stream_is_full_polls_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust asks for a partition that its stream has room for again with its next poll only."""
+    given: list[float] = []
+
+    async def polled(_self: Any, _active: Any, timeout: float) -> Any:
+        given.append(timeout)
+        return {}
+
+    monkeypatch.setattr(faust_consumer.ThreadDelegateConsumer, "_getmany", polled)
+    consumer = bare_consumer()
+    await consumer._getmany(None, 1.0)
+    consumer.app = SimpleNamespace(in_recovery=False)
+    consumer._active_partitions = {TP0}
+    consumer.on_buffer_full(TP0)
+    await consumer._getmany(None, 1.0)
+    consumer.on_buffer_drop(TP0)
+    await consumer._getmany(None, 1.0)
+    assert given == [1.0, transport._POLL_PAUSE_S, 1.0]
 
 
 def test_the_largest_acknowledged_offset_is_committed() -> None:

@@ -216,10 +216,7 @@ def scan(
     s: Arrays,
     start: int,
     data: U1,
-    ends: I8,
-    keys: U1,
-    key_ends: I8,
-    timestamps: I8,
+    places: I8,
     values: I8,
     block: U8,
     learner: I4,
@@ -235,12 +232,8 @@ def scan(
 
     Parameters
     ----------
-    data, ends
-        The values end to end, and where each ends (n,).
-    keys, key_ends
-        The keys likewise.
-    timestamps
-        The records' own times, epoch ms (n,).
+    data, places
+        The records, as of :class:`stream.kafka.packed_records.PackedRecords`.
     values
         Working space (fields, 2).
     block
@@ -256,20 +249,17 @@ def scan(
         The number of records, 0, 0, 0; or the first record not read because of an id that is not
         in the tables: its place, what is missing, and start and size of the id in ``data``.
     """
-    n = ends.shape[0]
+    n = places.shape[0]
     for k in range(start, n):
-        first = ends[k - 1] if k else 0
-        end = ends[k]
+        first, size = places[k, 4], places[k, 5]
         unread[k] = UNREAD
-        if end - first > MAX_RECORD_BYTES or not scan_object(data, first, end, values):
+        if size > MAX_RECORD_BYTES or not scan_object(data, first, first + size, values):
             continue
         user, size = values[USER, 0], values[USER, 1]
-        key = key_ends[k - 1] if k else 0
-        if key_ends[k] - key != size:
-            continue
         if (
-            not alike(keys, key, data, user, size)
-            or values[COMPLETED, 0] > timestamps[k] + TOO_EARLY_MS
+            places[k, 3] != size
+            or not alike(data, places[k, 2], data, user, size)
+            or values[COMPLETED, 0] > places[k, 1] + TOO_EARLY_MS
         ):
             continue
         who = number_user(s, data, user, size)
