@@ -49,6 +49,8 @@ _Records = list[tuple[bytes, bytes | None]]
 _SLICE_BYTES = 1 << 18
 _SLICE_MESSAGES = 1024
 """What compiled code writes in one call: half a millisecond's work."""
+_SLICE_TOTALS = 64
+"""Totals encoded before others on the event loop get their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +136,7 @@ class Flush:
             state.position.weeks_published = self._stream_week
         yield from self._in_parts(self._write_changed, store.n_changed)
         store.arrays.control[N_CHANGED] = 0
-        self._totals()
-        yield
+        yield from self._totals()
         self._dead_letters()
         if state.has_newer_params:
             # After the rows, which tell the version they were made with.
@@ -224,19 +225,23 @@ class Flush:
             )
         self._state.dead_letters = []
 
-    def _totals(self) -> None:
+    def _totals(self) -> Iterator[None]:
         """Add the changed totals, for the state and for whoever sums them over partitions."""
         store, offset = self._state.store, self._state.position.attempts
         arrays = store.arrays
         state: _Records = []
         sums: dict[tuple[str, int], _Records] = {}
         for number in arrays.topic_changed.nonzero()[0].tolist():
+            if len(state) % _SLICE_TOTALS == 0:
+                yield
             name = store.topic_ids[number]
             attempts, correct, learners = arrays.topic_counts[number].tolist()
             value = encode(TopicPartial(name, self._partition, attempts, correct, learners, offset))
             state.append((topic_key(name), value))
             self._partial(sums, topic_partials_topic, name, value)
         for number in arrays.item_changed.nonzero()[0].tolist():
+            if len(state) % _SLICE_TOTALS == 0:
+                yield
             name = store.item_ids[number]
             attempts, correct = arrays.item_counts[number].tolist()
             expected, variance = arrays.item_sums[number].tolist()
@@ -250,6 +255,7 @@ class Flush:
         if state:
             self.messages.append(pack(engine_state_topic.name, self._partition, state))
         for (topic, partition), records in sums.items():
+            yield
             self.messages.append(pack(topic, partition, records))
 
     def _partial(
