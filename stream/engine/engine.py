@@ -32,8 +32,9 @@ from stream.errors import FencedError, TopicMismatchError
 from stream.kafka.admin import ensure_topics
 from stream.kafka.packed_reading import PackedTransport
 from stream.kafka.packed_records import PackedRecords
-from stream.kafka.reader import Record, TailReader, read_whole
+from stream.kafka.reader import Record, TailReader
 from stream.kafka.transaction import TransactionalPublisher
+from stream.kafka.whole_partition import read_partition
 from stream.metrics import engine_metrics as metrics
 from topics.catalogue import (
     attempts_topic,
@@ -207,10 +208,7 @@ class Engine(Service):
         state = PartitionState(number, self.settings.lateness_days, self.params)
         loader = StateLoader(state)
         await asyncio.to_thread(
-            read_whole,
-            self.settings,
-            {engine_state_topic.name: lambda records: _load(loader, records)},
-            partitions=[number],
+            read_partition, self.settings, engine_state_topic.name, number, loader.add
         )
         loader.finish()
         partition = self.partitions[number] = Partition(state, publisher)
@@ -383,10 +381,6 @@ class Engine(Service):
             if learner is not None:
                 return learner, partition.state
         return None
-
-
-def _load(loader: StateLoader, records: list[Record]) -> None:
-    loader.add([record.key() or b"" for record in records], [record.value() for record in records])
 
 
 def register(app: ThetaApp) -> Engine:

@@ -13,14 +13,13 @@ key        value                   what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from schemas.codec import decode
 from schemas.outputs import ItemPartial, TopicPartial
 from stream.engine.kernel.transfer import OTHER, UNREADABLE
 from stream.engine.learner import READABLE_VERSIONS, STATE_VERSION, VERSIONS_READ
 from stream.engine.state import PartitionState, Position
 from stream.errors import StateVersionError
+from stream.kafka.packed_records import PackedRecords
 
 __all__ = [
     "POSITION_KEY",
@@ -58,18 +57,19 @@ class StateLoader:
         self._rest: dict[bytes, bytes | None] = {}
         self._unreadable: set[bytes] = set()
 
-    def add(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+    def add(self, rows: PackedRecords) -> None:
         """Take rows."""
-        fates = self._state.store.put_rows(keys, values)
+        fates = self._state.store.put_rows(rows)
         for place in (fates == OTHER).nonzero()[0].tolist():
-            self._rest[keys[place]] = values[place]
+            row = rows[place]
+            self._rest[row.key or b""] = row.value
         # An older release's row is no matter once a later one of its key has replaced it.
         if self._unreadable or (fates == UNREADABLE).any():
-            for key, fate in zip(keys, fates.tolist(), strict=True):
+            for row, fate in zip(rows, fates.tolist(), strict=True):
                 if fate == UNREADABLE:
-                    self._unreadable.add(key)
+                    self._unreadable.add(row.key or b"")
                 else:
-                    self._unreadable.discard(key)
+                    self._unreadable.discard(row.key or b"")
 
     def finish(self) -> None:
         """Take the totals and the position over, after the last row.

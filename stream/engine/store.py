@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -37,6 +35,7 @@ from stream.engine.kernel.layout import (
 from stream.engine.kernel.names import enter, find, number_users
 from stream.engine.learner import STATE_VERSION, Learner, day_key, head_key
 from stream.engine.params import ItemInForce
+from stream.kafka.packed_records import PackedRecord, PackedRecords
 
 __all__ = ["Store"]
 
@@ -353,17 +352,14 @@ class Store:
         number = self.find_user(learner.user_id)
         published = int(self.arrays.i8[int(self.arrays.at[number]) + PUBLISHED_MS])
         user = learner.user_id.encode("utf-8", "surrogatepass")
-        self.put_rows(
-            [head_key(user), day_key(user, changed_day)],
-            [learner.pack_head(), learner.days[changed_day].pack()],
-        )
+        head = PackedRecord(0, 0, head_key(user), learner.pack_head())
+        day = PackedRecord(0, 0, day_key(user, changed_day), learner.days[changed_day].pack())
+        self.put_rows(PackedRecords.of([head, day]))
         self.arrays.i8[int(self.arrays.at[number]) + PUBLISHED_MS] = published
         transfer.change_day(self.arrays, number, changed_day)
         folding.mark(self.arrays, number)
 
-    def put_rows(
-        self, keys: Sequence[bytes], values: Sequence[bytes | None]
-    ) -> npt.NDArray[np.uint8]:
+    def put_rows(self, rows: PackedRecords) -> npt.NDArray[np.uint8]:
         """Put rows of ``engine-state`` in place, in order: the newest of a key wins.
 
         Returns
@@ -372,17 +368,12 @@ class Store:
             What became of each row (n,), see :mod:`stream.engine.kernel.transfer`: TAKEN, OTHER
             (neither a learner's head nor a day) or UNREADABLE.
         """
-        rows = [value or b"" for value in values]
-        n = len(keys)
-        key_ends = np.fromiter(accumulate(map(len, keys)), np.int64, n)
-        ends = np.fromiter(accumulate(map(len, rows)), np.int64, n)
-        key_data = np.frombuffer(b"".join(keys), np.uint8)
-        data = np.frombuffer(b"".join(rows), np.uint8)
-        fate = np.zeros(n, np.uint8)
+        data, places = rows.data, rows.places
+        fate = np.zeros(len(rows), np.uint8)
         at = 0
         while True:
             at, problem, detail = transfer.put_rows(
-                self.arrays, at, key_data, key_ends, data, ends, STATE_VERSION, fate
+                self.arrays, at, data, places, STATE_VERSION, fate
             )
             if problem == transfer.DONE:
                 return fate

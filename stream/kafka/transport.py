@@ -15,9 +15,9 @@ Seven things differ from stock Faust, each pinned by a test in ``tests/kafka/tes
 - After a rebalance a partition without a committed offset is read from its beginning.
 - A batch is not decoded by Faust; its records carry raw bytes.
 - A poll that brought few records is followed by another only after a pause of 20 ms.
-- While a stream is full, a poll waits for 20 ms at most. Faust asks for the partition that it holds
-  back with the first poll after the stream has room again; a poll for other, silent partitions would
-  keep that back for a second.
+- While a stream is full, a poll waits for 20 ms at most. Faust asks for the partition that it
+  holds back with the first poll after the stream has room again; a poll for other, silent
+  partitions would delay that by a second.
 - An agent that raises ends the app. Faust would start it again behind the batch it failed in, and
   the next acknowledgement would cover that batch.
 """

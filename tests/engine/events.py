@@ -14,6 +14,7 @@ from stream.engine.params import ParamsStore
 from stream.engine.rows import StateLoader
 from stream.engine.state import PartitionState
 from stream.kafka.packed import PackedMessages
+from stream.kafka.packed_records import PackedRecord, PackedRecords
 from stream.kafka.transaction import Outgoing
 
 MONDAY = 20_000 - (20_000 + 3) % 7
@@ -69,12 +70,17 @@ def folded(events: Iterable[dict[str, Any]], **options: Any) -> PartitionState:
     return state
 
 
+def packed_rows(rows: Iterable[tuple[bytes, bytes | None]]) -> PackedRecords:
+    """Return rows of ``engine-state`` as they are read."""
+    return PackedRecords.of([PackedRecord(0, 0, key, value) for key, value in rows])
+
+
 def loaded(rows: Rows, params: ParamsStore | None = None) -> PartitionState:
     """Return the state that rows of ``engine-state`` give, taken one by one."""
     state = new_state(params=params)
     loader = StateLoader(state)
     for key, value in rows:
-        loader.add([key], [value])
+        loader.add(packed_rows([(key, value)]))
     loader.finish()
     return state
 

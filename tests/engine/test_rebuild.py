@@ -25,7 +25,7 @@ from stream.engine.survey import refuse_if_unfit, survey
 from stream.errors import StreamError
 from stream.kafka.clients import client_config, new_consumer
 from tests.engine.conftest import Cluster, EngineProcess, environment, wait_for
-from tests.engine.events import FakeRecord, event
+from tests.engine.events import FakeRecord, event, packed_rows
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -308,6 +308,6 @@ def test_a_state_that_cannot_be_read_is_forgotten(cluster: Cluster) -> None:
     loader = StateLoader(state)
     for record in cluster.read("engine-state"):
         if record.partition() == 0:
-            loader.add([record.key() or b""], [record.value()])
+            loader.add(packed_rows([(record.key() or b"", record.value())]))
     loader.finish()
     assert (state.position.attempts, len(state)) == (-1, 0)

@@ -21,6 +21,7 @@ from tests.engine.events import (
     folded,
     item_totals,
     new_state,
+    packed_rows,
     records,
     topic_totals,
     unpacked,
@@ -189,10 +190,8 @@ def test_folding_goes_on_the_same_after_a_learner_was_packed() -> None:
     for record in records(events):
         packed.fold([record])
         learner = learner_of(packed)
-        packed.store.put_rows(
-            [head_key(b"u1"), *(day_key(b"u1", day) for day in learner.days)],
-            [learner.pack_head(), *(day.pack() for day in learner.days.values())],
-        )
+        days = [(day_key(b"u1", number), day.pack()) for number, day in learner.days.items()]
+        packed.store.put_rows(packed_rows([(head_key(b"u1"), learner.pack_head()), *days]))
     assert learner_of(packed).rows() == learner_of(straight).rows()
 
 

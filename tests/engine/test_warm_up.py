@@ -16,7 +16,7 @@ from stream.engine.params import ParamsStore
 from stream.engine.rows import StateLoader
 from stream.engine.state import PartitionState
 from stream.engine.warm_up import warm_up
-from tests.engine.events import event, new_state, records, unpacked
+from tests.engine.events import event, new_state, packed_rows, records, unpacked
 
 
 def signatures() -> dict[str, int]:
@@ -52,7 +52,7 @@ def test_nothing_is_left_to_compile_after_the_warm_up() -> None:
         for _ in flush.build():
             pass
         rows = [m for m in unpacked(flush.messages) if m.topic == "engine-state"]
-        loader.add([m.key or b"" for m in rows], [m.value for m in rows])
+        loader.add(packed_rows((m.key or b"", m.value) for m in rows))
     loader.finish()
     assert state.learner("u3") is not None
     assert state.store.read_abilities("u3") is not None

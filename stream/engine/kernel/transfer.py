@@ -442,16 +442,15 @@ def fits_day(data: U1, at: int, end: int) -> bool:
 
 @compiled
 def put_rows(
-    s: Arrays, start: int, keys: U1, key_ends: I8, values: U1, ends: I8, version: int, fate: U1
+    s: Arrays, start: int, data: U1, places: I8, version: int, fate: U1
 ) -> tuple[int, int, int]:
     """Put rows of ``engine-state`` in place, in the order in which they were written.
 
     Parameters
     ----------
-    keys, key_ends
-        The keys end to end, and where each ends (n,).
-    values, ends
-        The values likewise; an empty one is a tombstone.
+    data, places
+        The rows, as of :class:`stream.kafka.packed_records.PackedRecords`; an empty value is a
+        tombstone, too.
     version
         First byte of a head row as it is written now; older ones are read too.
     fate
@@ -462,42 +461,37 @@ def put_rows(
     -------
     tuple
         The number of rows, DONE and 0; or the first row not dealt with, why (FULL_HEAP,
-        FULL_NAMES, NEW_TOPIC), and the size of the learner's id or where in ``values`` the length
-        of the topic's id stands.
+        FULL_NAMES, NEW_TOPIC), and the size of the learner's id or where in ``data`` the length of
+        the topic's id stands.
     """
-    n = ends.shape[0]
+    n = places.shape[0]
     for k in range(start, n):
-        key = key_ends[k - 1] if k else 0
-        at = ends[k - 1] if k else 0
-        kind = keys[key] if key_ends[k] > key else 0
+        key, key_size = places[k, 2], places[k, 3]
+        at = places[k, 4]
+        end = at + max(places[k, 5], 0)
+        kind = data[key] if key_size > 0 else 0
         if kind != 76 and kind != 68:  # L, D
             fate[k] = OTHER
             continue
-        if ends[k] > at:
-            if kind == 68:
-                whole = fits_day(values, at, ends[k])
-            else:
-                whole = fits_head(values, at, ends[k], version)
+        if end > at:
+            whole = fits_day(data, at, end) if kind == 68 else fits_head(data, at, end, version)
             if not whole:
                 fate[k] = UNREADABLE
                 continue
         user = key + 1 if kind == 76 else key + 3
-        size = key_ends[k] - user
-        learner = number_user(s, keys, user, size)
+        size = key + key_size - user
+        learner = number_user(s, data, user, size)
         if learner < 0:
             return k, FULL_NAMES, size
-        if ends[k] == at:
+        if end == at:
             if kind == 68:
-                day = int(np.int64(keys[key + 1])) << 8 | int(np.int64(keys[key + 2]))
+                day = int(np.int64(data[key + 1])) << 8 | int(np.int64(data[key + 2]))
                 if s.at[learner] >= 0:
                     forget_day(s, s.at[learner], day)
             else:
                 forget(s, learner)
             continue
-        if kind == 68:
-            problem = put_day(s, learner, values, at)
-        else:
-            problem = put_head(s, learner, values, at)
+        problem = put_day(s, learner, data, at) if kind == 68 else put_head(s, learner, data, at)
         if problem == FULL_HEAP:
             return k, FULL_HEAP, 0
         if problem != DONE:
