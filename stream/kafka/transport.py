@@ -6,7 +6,7 @@ conductor as a single message: its value is the list of records, its offset that
 Assignment, rebalancing, flow control, agents and offset commits stay Faust's; their overhead is
 paid once a batch.
 
-Seven things differ from stock Faust, each pinned by a test in ``tests/kafka/test_transport.py``:
+Six things differ from stock Faust, each pinned by a test in ``tests/kafka/test_transport.py``:
 
 - Offsets inside a batch are never acknowledged one by one, so the consumer keeps no gaps for
   batched partitions and commits the largest acknowledged offset. Streams therefore must
@@ -15,9 +15,6 @@ Seven things differ from stock Faust, each pinned by a test in ``tests/kafka/tes
 - After a rebalance a partition without a committed offset is read from its beginning.
 - A batch is not decoded by Faust; its records carry raw bytes.
 - A poll that brought few records is followed by another only after a pause of 20 ms.
-- While a stream is full, a poll waits for 20 ms at most. Faust asks for the partition that it
-  holds back with the first poll after the stream has room again; a poll for other, silent
-  partitions would delay that by a second.
 - An agent that raises ends the app. Faust would start it again behind the batch it failed in, and
   the next acknowledgement would cover that batch.
 """
@@ -37,9 +34,16 @@ from faust.types import TP, AppT, Message
 
 from stream.records import KafkaRecord
 
-__all__ = ["BatchConsumer", "BatchSchema", "BatchTransport", "ReadCommittedThread", "RecordBatch"]
+__all__ = [
+    "POLL_PAUSE_S",
+    "BatchConsumer",
+    "BatchSchema",
+    "BatchTransport",
+    "ReadCommittedThread",
+    "RecordBatch",
+]
 
-_POLL_PAUSE_S = 0.02
+POLL_PAUSE_S = 0.02
 _FEW_RECORDS = 1000
 """A poll that brought fewer records is followed by another only after a pause, the longest that a
 record waits for it: what a poll costs, here and at the broker, hardly depends on what it brings."""
@@ -169,12 +173,9 @@ class BatchConsumer(driver.Consumer):
         self, active_partitions: set[TP] | None, timeout: float
     ) -> dict[TP, list[RecordBatch]]:
         await asyncio.sleep(self._next_poll - monotonic())
-        if self._buffered_partitions:
-            # A partition held back by a full stream is asked for again with the next poll only.
-            timeout = min(timeout, _POLL_PAUSE_S)
         records = await super()._getmany(active_partitions, timeout)
         if sum(map(len, (records or {}).values())) < _FEW_RECORDS:
-            self._next_poll = monotonic() + _POLL_PAUSE_S
+            self._next_poll = monotonic() + POLL_PAUSE_S
         return {tp: [RecordBatch(tp, batch)] for tp, batch in (records or {}).items() if batch}
 
     async def perform_seek(self) -> None:

@@ -61,8 +61,8 @@ def read_partition(
     except (KafkaError, TimeoutError) as error:
         raise BrokerUnavailableError(
             f"Kafka at {settings.kafka_broker} does not answer, or not any more: partition "
-            f"{partition} of {place.topic} was not read to its end ({error or 'silence'}). Nothing "
-            "was changed; it is read again from the beginning. Check KAFKA_BROKER."
+            f"{partition} of {place.topic} was not read to its end ({str(error) or 'silence'}). "
+            "Nothing was changed; it is read again from the beginning. Check KAFKA_BROKER."
         ) from error
 
 

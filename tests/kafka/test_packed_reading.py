@@ -16,13 +16,15 @@ from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBat
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from confluent_kafka import TopicPartition as Place
+from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 
 from stream.app import new_app
-from stream.kafka import packed_reading
+from stream.kafka import packed_reading, transport
 from stream.kafka.admin import create_topics
 from stream.kafka.clients import new_consumer, new_producer
-from stream.kafka.packed_reading import PackedTransport, read_packed, unpack_batch
+from stream.kafka.packed_reading import PackedConsumer, PackedTransport, read_packed, unpack_batch
 from stream.kafka.packed_records import PackedRecords
 from stream.settings import Settings
 from topics.catalogue import attempts_topic
@@ -183,6 +185,28 @@ def test_other_fetchers_stay_as_they_are() -> None:
     assert ours.__globals__["MemoryRecords"] is packed_reading._Fetched
     assert other._proc_fetch_request.__func__ is Fetcher._proc_fetch_request  # type: ignore[attr-defined]
     assert Fetcher._proc_fetch_request.__globals__["MemoryRecords"] is MemoryRecords
+
+
+async def test_while_a_stream_is_full_polls_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust asks for a partition that its stream has room for again with its next poll only."""
+    given: list[float] = []
+
+    async def polled(_self: Any, _active: Any, timeout: float) -> Any:
+        given.append(timeout)
+        return {}
+
+    monkeypatch.setattr(faust_consumer.ThreadDelegateConsumer, "_getmany", polled)
+    consumer = PackedConsumer.__new__(PackedConsumer)
+    consumer._buffered_partitions = set()
+    consumer._next_poll = 0.0
+    await consumer._getmany(None, 1.0)
+    consumer.app = SimpleNamespace(in_recovery=False)
+    consumer._active_partitions = {TP(*TP0)}
+    consumer.on_buffer_full(TP(*TP0))
+    await consumer._getmany(None, 1.0)
+    consumer.on_buffer_drop(TP(*TP0))
+    await consumer._getmany(None, 1.0)
+    assert given == [1.0, transport.POLL_PAUSE_S, 1.0]
 
 
 @pytest.mark.integration

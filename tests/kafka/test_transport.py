@@ -40,7 +40,6 @@ def bare_consumer() -> BatchConsumer:
     consumer._acked_index = defaultdict(set)
     consumer._gap = {}
     consumer._committed_offset = defaultdict(lambda: None)
-    consumer._buffered_partitions = set()
     return consumer
 
 
@@ -99,27 +98,7 @@ async def test_a_poll_that_brought_little_is_followed_by_a_pause(
     await consumer._getmany(None, 1.0)
     await consumer._getmany(None, 1.0)
     assert slept[0] <= 0
-    assert (slept[1] == pytest.approx(transport._POLL_PAUSE_S)) is pauses
-
-
-async def test_while_a_stream_is_full_polls_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faust asks for a partition that its stream has room for again with its next poll only."""
-    given: list[float] = []
-
-    async def polled(_self: Any, _active: Any, timeout: float) -> Any:
-        given.append(timeout)
-        return {}
-
-    monkeypatch.setattr(faust_consumer.ThreadDelegateConsumer, "_getmany", polled)
-    consumer = bare_consumer()
-    await consumer._getmany(None, 1.0)
-    consumer.app = SimpleNamespace(in_recovery=False)
-    consumer._active_partitions = {TP0}
-    consumer.on_buffer_full(TP0)
-    await consumer._getmany(None, 1.0)
-    consumer.on_buffer_drop(TP0)
-    await consumer._getmany(None, 1.0)
-    assert given == [1.0, transport._POLL_PAUSE_S, 1.0]
+    assert (slept[1] == pytest.approx(transport.POLL_PAUSE_S)) is pauses
 
 
 def test_the_largest_acknowledged_offset_is_committed() -> None:
