@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import cast
@@ -10,7 +11,7 @@ from typing import cast
 import aiokafka
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import Fetcher
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from stream.errors import BrokerUnavailableError
@@ -21,8 +22,11 @@ from stream.settings import Settings
 
 __all__ = ["read_partition"]
 
+logger = logging.getLogger(__name__)
+
 _FETCH_BYTES = 4 * 1024 * 1024
 _POLL_MS = 200
+_RETRY_S = 0.5
 
 
 def read_partition(
@@ -72,17 +76,10 @@ async def _read(
     take: Callable[[PackedRecords], object],
     idle_timeout_s: float,
 ) -> None:
-    consumer = aiokafka.AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_broker.split(","),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=_FETCH_BYTES,
-        **credentials_to_aiokafka_auth(faust_credentials(settings)),
-    )
+    async with asyncio.timeout(idle_timeout_s):
+        consumer = await _started(settings)
     try:
         async with asyncio.timeout(idle_timeout_s):
-            await consumer.start()
             read_packed(cast("Fetcher", consumer._fetcher))
             consumer.assign([place])
             # The last stable offset: what an unfinished transaction holds is not waited for.
@@ -102,3 +99,27 @@ async def _read(
                 raise TimeoutError
     finally:
         await consumer.stop()
+
+
+async def _started(settings: Settings) -> aiokafka.AIOKafkaConsumer:
+    """Return a client that has reached the broker; tries until it has."""
+    while True:
+        consumer = aiokafka.AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_broker.split(","),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=_FETCH_BYTES,
+            **credentials_to_aiokafka_auth(faust_credentials(settings)),
+        )
+        try:
+            await consumer.start()
+        except KafkaConnectionError as error:
+            logger.warning("waiting to read from Kafka: %s", error)
+            await consumer.stop()
+            await asyncio.sleep(_RETRY_S)
+        except BaseException:
+            await consumer.stop()
+            raise
+        else:
+            return consumer

@@ -62,7 +62,9 @@ async def test_what_is_committed_is_read_and_nothing_else(settings: Settings) ->
 async def test_without_a_broker_it_says_so(settings: Settings, unused_tcp_port: int) -> None:
     away = dataclasses.replace(settings, kafka_broker=f"127.0.0.1:{unused_tcp_port}")
     with pytest.raises(BrokerUnavailableError, match="Nothing was changed"):
-        await asyncio.to_thread(whole, away, 0)
+        await asyncio.to_thread(
+            read_partition, away, TOPIC, 0, lambda _records: None, idle_timeout_s=2.0
+        )
 
 
 async def test_a_broker_that_falls_silent_is_given_up(
