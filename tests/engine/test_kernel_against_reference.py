@@ -20,7 +20,7 @@ from stream.engine.params import ItemInForce, ParamsStore
 from stream.engine.rows import StateLoader
 from stream.engine.state import PartitionState
 from stream.kafka.transaction import Outgoing
-from tests.engine.events import MONDAY, FakeRecord, unpacked
+from tests.engine.events import MONDAY, FakeRecord, packed_rows, unpacked
 from tests.engine.reference.flush import Flush as PlainFlush
 from tests.engine.reference.state import PartitionState as PlainState
 
@@ -223,7 +223,7 @@ def test_every_row_and_every_message_is_that_of_the_plain_form(seed: int) -> Non
             ours = PartitionState(3, 7, params)
             loader, loaded = StateLoader(ours), 0
             while taken := log[loaded : loaded + 100]:
-                loader.add(*zip(*taken, strict=True))
+                loader.add(packed_rows(taken))
                 loaded += len(taken)
             loader.finish()
             assert asdict(ours.position) == asdict(plain.position)

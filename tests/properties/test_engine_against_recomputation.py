@@ -25,7 +25,7 @@ from stream.engine.params import ParamsStore
 from stream.engine.rows import StateLoader
 from stream.engine.state import PartitionState
 from stream.verify import expected_rows
-from tests.engine.events import INGEST_MS, MONDAY, FakeRecord, flushed, unpacked
+from tests.engine.events import INGEST_MS, MONDAY, FakeRecord, flushed, packed_rows, unpacked
 
 EPOCH = dt.date(1970, 1, 1)
 
@@ -64,7 +64,7 @@ class Pipeline:
         if self.reload:
             self.states[number] = PartitionState(number, 7, ParamsStore())
             loader = StateLoader(self.states[number])
-            loader.add(list(self.rows[number]), list(self.rows[number].values()))
+            loader.add(packed_rows(self.rows[number].items()))
             loader.finish()
 
     def finish(self) -> None:
