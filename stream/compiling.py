@@ -31,6 +31,7 @@ _SOURCES = (
     "stream/engine/day.py",
     "stream/engine/kernel/*.py",
     "stream/kafka/packed_reading.py",
+    "stream/kafka/packed_records.py",
 )
 """Files with code that is compiled, or with constants that go into it."""
 

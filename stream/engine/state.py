@@ -29,7 +29,7 @@ from stream.errors import RecordError
 from stream.kafka.packed_records import PackedRecords
 from stream.records import KafkaRecord
 
-__all__ = ["DeadLetter", "KafkaRecord", "PartitionState", "Position"]
+__all__ = ["DeadLetter", "PartitionState", "Position"]
 
 
 @dataclass(slots=True)

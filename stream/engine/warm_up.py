@@ -7,7 +7,6 @@ kept beside the source, or where NUMBA_CACHE_DIR says, and every later process l
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -19,17 +18,9 @@ from stream.engine.flush import Flush, Indicators
 from stream.engine.params import ParamsStore
 from stream.engine.state import PartitionState
 from stream.kafka.packed_reading import unpack_batch
-from stream.records import KafkaRecord
+from stream.kafka.packed_records import PackedRecord
 
 __all__ = ["warm_up"]
-
-
-@dataclass(slots=True)
-class _Record:
-    key: bytes | None
-    value: bytes | None
-    offset: int
-    timestamp: int
 
 
 def warm_up() -> None:
@@ -41,15 +32,12 @@ def warm_up() -> None:
         AttemptEvent("b", "u", "i", correct=False, completed_at=2 * day_ms),
         AttemptEvent("c", "u", "i", True, 2 * day_ms, "t", op="void", supersedes="a"),
     ]
-    records: list[KafkaRecord] = [
-        _Record(b"u", encode(event), offset, 3 * day_ms) for offset, event in enumerate(attempts)
-    ]
     written = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
-    for one in records:
-        written.append(one.offset, one.timestamp, one.key, one.value, [])
+    for offset, event in enumerate(attempts):
+        written.append(offset, 3 * day_ms, b"u", encode(event), [])
     state.fold(unpack_batch(bytes(written.build())))
     ability = encode(BatchAbility("u", 0.0, 1.0, "r", "v", 3 * day_ms))
-    state.fold_abilities([_Record(b"u", ability, 0, 0)])
+    state.fold_abilities([PackedRecord(0, 0, b"u", ability)])
     for week in (0, 70):
         flush = Flush(state, Indicators(), week, 0, published_watermark=0)
         for _ in flush.build():

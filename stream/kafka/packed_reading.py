@@ -28,7 +28,17 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.compiling import compiled
-from stream.kafka.packed_records import N_COLUMNS, PackedRecords, Places
+from stream.kafka.packed_records import (
+    KEY,
+    KEY_SIZE,
+    N_COLUMNS,
+    OFFSET,
+    TIMESTAMP,
+    VALUE,
+    VALUE_SIZE,
+    PackedRecords,
+    Places,
+)
 from stream.kafka.transport import (
     POLL_PAUSE_S,
     BatchConsumer,
@@ -103,12 +113,10 @@ def _read_records(
         value_size, value = _varint(data, key + max(key_size, 0), end)
         if not -1 <= value_size <= end - value:
             return False
-        places[k, 0] = first_offset + offset
-        places[k, 1] = first_ms + since if fixed_ms < 0 else fixed_ms
-        places[k, 2] = key
-        places[k, 3] = key_size
-        places[k, 4] = value
-        places[k, 5] = value_size
+        places[k, OFFSET] = first_offset + offset
+        places[k, TIMESTAMP] = first_ms + since if fixed_ms < 0 else fixed_ms
+        places[k, KEY], places[k, KEY_SIZE] = key, key_size
+        places[k, VALUE], places[k, VALUE_SIZE] = value, value_size
         # Headers follow.
         at = end
     return at == size
@@ -127,16 +135,19 @@ def unpack_batch(raw: bytes) -> PackedRecords:
     CorruptRecordException
         Its records are not as many or as long as they say.
     """
-    batch = DefaultRecordBatch(raw)
+    return _unpack(raw, DefaultRecordBatch(raw))
+
+
+def _unpack(raw: bytes, header: Any) -> PackedRecords:
     data, at = raw, _HEADER
-    if batch.compression_type:
-        data, at = bytes(_DECODERS[batch.compression_type](raw[_HEADER:])), 0
-    count, first = int.from_bytes(raw[_COUNT]), batch.base_offset
-    fixed_ms = batch.max_timestamp if batch.timestamp_type == _LOG_APPEND_TIME else -1
+    if header.compression_type:
+        data, at = bytes(_DECODERS[header.compression_type](raw[_HEADER:])), 0
+    count, first = int.from_bytes(raw[_COUNT]), header.base_offset
+    fixed_ms = header.max_timestamp if header.timestamp_type == _LOG_APPEND_TIME else -1
     # A record takes some bytes at least: memory is not taken for more than there can be.
     places = np.empty((min(count, len(data)), N_COLUMNS), np.int64)
     records = PackedRecords(data, places)
-    whole = _read_records(records.data, at, first, batch.first_timestamp, fixed_ms, places)
+    whole = _read_records(records.data, at, first, header.first_timestamp, fixed_ms, places)
     if not whole or count != len(places):
         raise CorruptRecordException(
             f"The record batch at offset {first} does not hold the {count} records that its "
@@ -160,7 +171,7 @@ class _Batch:
         return next(self._header)
 
     def __iter__(self) -> Iterator[_Piece]:
-        records = unpack_batch(self._raw)
+        records = _unpack(self._raw, self._header)
         return iter([_Piece(records)] if len(records) else [])
 
 

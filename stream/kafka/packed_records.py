@@ -11,7 +11,18 @@ import numpy.typing as npt
 
 from stream.records import KafkaRecord
 
-__all__ = ["N_COLUMNS", "PackedRecord", "PackedRecords", "Places"]
+__all__ = [
+    "KEY",
+    "KEY_SIZE",
+    "N_COLUMNS",
+    "OFFSET",
+    "TIMESTAMP",
+    "VALUE",
+    "VALUE_SIZE",
+    "PackedRecord",
+    "PackedRecords",
+    "Places",
+]
 
 Places: TypeAlias = npt.NDArray[np.int64]
 """A record each (n, 6): offset, timestamp (epoch ms), place and size of the key, place and size of

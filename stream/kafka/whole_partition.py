@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import cast
 
@@ -76,29 +75,26 @@ async def _read(
     take: Callable[[PackedRecords], object],
     idle_timeout_s: float,
 ) -> None:
-    async with asyncio.timeout(idle_timeout_s):
+    clock = asyncio.get_running_loop().time
+    async with asyncio.timeout(idle_timeout_s) as patience:
         consumer = await _started(settings)
-    try:
-        async with asyncio.timeout(idle_timeout_s):
+        try:
             read_packed(cast("Fetcher", consumer._fetcher))
             consumer.assign([place])
             # The last stable offset: what an unfinished transaction holds is not waited for.
             end = (await consumer.end_offsets([place]))[place]
             reached = await consumer.position(place)
-        progress_at = time.monotonic()
-        while reached < end:
-            async with asyncio.timeout(idle_timeout_s):
+            while reached < end:
                 fetched = await consumer.getmany(timeout_ms=_POLL_MS)
+                for records in fetched.get(place, ()):
+                    take(cast("PackedRecords", records))
                 # Behind aborted records and markers as well, which nobody is handed.
                 now = await consumer.position(place)
-            for records in fetched.get(place, ()):
-                take(cast("PackedRecords", records))
-            if now > reached:
-                reached, progress_at = now, time.monotonic()
-            elif time.monotonic() - progress_at > idle_timeout_s:
-                raise TimeoutError
-    finally:
-        await consumer.stop()
+                if now > reached:
+                    reached = now
+                    patience.reschedule(clock() + idle_timeout_s)
+        finally:
+            await consumer.stop()
 
 
 async def _started(settings: Settings) -> aiokafka.AIOKafkaConsumer:

@@ -15,6 +15,7 @@ from stream.compiling import compiled
 from stream.engine.kernel.blake2b import MOST_BYTES, U8, blake2b_64
 from stream.engine.kernel.layout import I4, I8, U1, Arrays
 from stream.engine.kernel.names import find, number_user
+from stream.kafka.packed_records import KEY, KEY_SIZE, TIMESTAMP, VALUE, VALUE_SIZE
 from stream.records import TOO_EARLY_MS
 
 __all__ = ["NEW_ITEM", "NEW_TOPIC", "NO_ROOM", "N_FIELDS", "PLAIN", "UNREAD", "scan"]
@@ -251,15 +252,15 @@ def scan(
     """
     n = places.shape[0]
     for k in range(start, n):
-        first, size = places[k, 4], places[k, 5]
+        first, size = places[k, VALUE], places[k, VALUE_SIZE]
         unread[k] = UNREAD
         if size > MAX_RECORD_BYTES or not scan_object(data, first, first + size, values):
             continue
         user, size = values[USER, 0], values[USER, 1]
         if (
-            places[k, 3] != size
-            or not alike(data, places[k, 2], data, user, size)
-            or values[COMPLETED, 0] > places[k, 1] + TOO_EARLY_MS
+            places[k, KEY_SIZE] != size
+            or not alike(data, places[k, KEY], data, user, size)
+            or values[COMPLETED, 0] > places[k, TIMESTAMP] + TOO_EARLY_MS
         ):
             continue
         who = number_user(s, data, user, size)

@@ -76,6 +76,7 @@ from stream.engine.kernel.rows import (
     topic_of_row,
 )
 from stream.engine.kernel.writing import put_bytes, put_little, read_little
+from stream.kafka.packed_records import KEY, KEY_SIZE, VALUE, VALUE_SIZE
 
 __all__ = [
     "DONE",
@@ -466,9 +467,9 @@ def put_rows(
     """
     n = places.shape[0]
     for k in range(start, n):
-        key, key_size = places[k, 2], places[k, 3]
-        at = places[k, 4]
-        end = at + max(places[k, 5], 0)
+        key, key_size = places[k, KEY], places[k, KEY_SIZE]
+        at = places[k, VALUE]
+        end = at + max(places[k, VALUE_SIZE], 0)
         kind = data[key] if key_size > 0 else 0
         if kind != 76 and kind != 68:  # L, D
             fate[k] = OTHER
