@@ -12,12 +12,11 @@ import faust
 import uvloop
 
 from stream.app import Role, ThetaApp, new_app
+from stream.lookup.http import LOG_FORMAT
 from stream.lookup.server import HttpServer, process_health
 from stream.settings import Settings
 
 __all__ = ["build", "run_role"]
-
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 _COLLECT_AFTER = (200_000, 10, 20)
 """Garbage collections: a poll brings thousands of records, none of which is in a cycle. With
@@ -46,11 +45,13 @@ def build(role: Role, settings: Settings) -> ThetaApp:
     # Imported here: a role needs its own room only.
     if role == "engine":
         from stream.engine.engine import register as register_engine
-        from stream.lookup.theta import add_theta_routes, engine_health
+        from stream.lookup.announcements import Announcements
+        from stream.lookup.process import LookupProcess, engine_health
 
-        engine = register_engine(app)
-        server = HttpServer(app, engine_health(engine))
-        add_theta_routes(server, engine)
+        announcements = Announcements()
+        engine = register_engine(app, announcements)
+        server = HttpServer(app, engine_health(engine), behind=True)
+        app.early_services.insert(0, LookupProcess(engine, server, announcements))
     elif role == "calibrator":
         from stream.calibration.agents import register as register_calibrator
 
@@ -70,7 +71,7 @@ def build(role: Role, settings: Settings) -> ThetaApp:
 
 def run_role(role: Role, settings: Settings) -> NoReturn:
     """Run a role until it is told to stop or crashes; exits non-zero after a crash."""
-    logging.basicConfig(level=settings.log_level.upper(), format=_LOG_FORMAT)
+    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
     uvloop.install()
     gc.set_threshold(*_COLLECT_AFTER)
     sys.setswitchinterval(_SWITCH_S)

@@ -13,7 +13,7 @@ import gc
 import logging
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from faust.types import TP, EventT
 from mode import Service
@@ -22,7 +22,6 @@ from schemas.codec import decode
 from schemas.outputs import Watermark
 from stream.app import ThetaApp
 from stream.engine.flush import Flush, Indicators
-from stream.engine.learner import Learner
 from stream.engine.params import ParamsStore
 from stream.engine.partition import Partition, offsets_of
 from stream.engine.rows import StateLoader
@@ -59,6 +58,19 @@ _BACKLOG_FACTOR = 2
 """Changed learners, as a multiple of THETASTREAM_FLUSH_ROWS, at which folding waits for a flush."""
 
 
+class Holdings(Protocol):
+    """Who wants to know which partitions are held."""
+
+    def hold(self, partition: int, segment: int) -> None:
+        """Hear that a partition is loaded and in which file its segment lies."""
+
+    def let_go(self, partition: int) -> None:
+        """Hear that a partition is another's from now on."""
+
+    def ready(self, ready: bool) -> None:
+        """Hear whether all partitions are loaded."""
+
+
 class Engine(Service):
     """Folds attempts into learners and publishes what follows.
 
@@ -66,11 +78,14 @@ class Engine(Service):
     ----------
     app
         The engine role's Faust app; its signals say which partitions are ours.
+    holdings
+        Told which partitions are held: whoever looks learners up.
     """
 
-    def __init__(self, app: ThetaApp) -> None:
+    def __init__(self, app: ThetaApp, holdings: Holdings) -> None:
         super().__init__(loop=app.loop)
         self.app = app
+        self.holdings = holdings
         self.settings = app.settings
         self.params = ParamsStore()
         self.partitions: dict[int, Partition] = {}
@@ -112,6 +127,7 @@ class Engine(Service):
     def _crash_soon(self, error: BaseException) -> None:
         """End the process; what was not committed is folded again."""
         self.ready = False
+        self.forget()
         self.app.fail(error)
 
     def _on_params(self, records: list[Record]) -> None:
@@ -134,6 +150,7 @@ class Engine(Service):
     async def on_revoked(self, revoked: set[TP]) -> None:
         """Stop folding and flush: what is flushed now, the next owner need not fold again."""
         self.ready = False
+        self.holdings.ready(False)
         numbers = {tp.partition for tp in revoked} & self.partitions.keys()
         for number in numbers:
             self.partitions[number].revoked = True
@@ -176,6 +193,7 @@ class Engine(Service):
         gc.collect()
         gc.freeze()
         self.ready = True
+        self.holdings.ready(True)
 
     def _sees_other_partitions(self, assigned: set[int]) -> bool:
         """Whether an input seems to have another number of partitions than was set.
@@ -212,10 +230,12 @@ class Engine(Service):
         )
         loader.finish()
         partition = self.partitions[number] = Partition(state, publisher)
+        self.holdings.hold(number, state.store.segment.fd)
         partition.task = asyncio.create_task(self._flush_regularly(partition))
 
     async def _release(self, number: int, *, flush: bool = True) -> None:
         partition = self.partitions.pop(number)
+        self.holdings.let_go(number)
         partition.revoked = partition.closing = True
         partition.wake.set()
         partition.flushed.set()
@@ -293,7 +313,7 @@ class Engine(Service):
         """Let the state's memory grow in a thread: copying it takes longer than a lookup may."""
         if partition.state.store.short_of_room:
             async with partition.lock:
-                await asyncio.to_thread(partition.state.store.grow_heap, aside=True)
+                await asyncio.to_thread(partition.state.store.grow_heap)
 
     # -- flushing ----------------------------------------------------------------------------
 
@@ -365,27 +385,20 @@ class Engine(Service):
                     return
             await asyncio.sleep(0)
 
-    # -- looking up --------------------------------------------------------------------------
-
     def oldest_change_s(self) -> float:
         """Return for how many seconds the oldest change has waited for its commit."""
         since = [p.changed_since for p in self.partitions.values() if p.changed_since is not None]
         return time.monotonic() - min(since) if since else 0.0
 
-    def find(self, user_id: str) -> tuple[Learner, PartitionState] | None:
-        """Return a learner's abilities and its partition if a partition of ours holds it."""
-        if self.app.failure is not None:
-            return None
-        for partition in self.partitions.values():
-            learner = partition.state.store.read_abilities(user_id)
-            if learner is not None:
-                return learner, partition.state
-        return None
+    def forget(self) -> None:
+        """Let nobody look up what may be another's by now; called as the process ends."""
+        for number in self.partitions:
+            self.holdings.let_go(number)
 
 
-def register(app: ThetaApp) -> Engine:
+def register(app: ThetaApp, holdings: Holdings) -> Engine:
     """Add the engine to its app: service, signals and agents."""
-    engine = Engine(app)
+    engine = Engine(app, holdings)
     app.early_services.append(engine)
     app.transport = PackedTransport(app.conf.broker_consumer, app)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,11 @@ from stream.domain.window import DAY_MS, retained_days, storage_days
 from stream.engine.day import item_hash
 from stream.engine.kernel import fold as folding
 from stream.engine.kernel import transfer
+from stream.engine.kernel.changing import begin_change, end_change
 from stream.engine.kernel.heap import CLASSES, compact
 from stream.engine.kernel.layout import (
-    CONTROL_WORDS,
+    CHANGING,
+    EVERYBODY,
     FREE_WORDS,
     HEAP_END,
     I4,
@@ -25,6 +29,7 @@ from stream.engine.kernel.layout import (
     N_DAYS,
     N_USERS,
     NAMES_END,
+    NOBODY,
     PUBLISHED_MS,
     RETAINED_DAYS,
     STORAGE_DAYS,
@@ -35,6 +40,7 @@ from stream.engine.kernel.layout import (
 from stream.engine.kernel.names import enter, find, number_users
 from stream.engine.learner import STATE_VERSION, Learner, day_key, head_key
 from stream.engine.params import ItemInForce
+from stream.engine.segment import SHARED, Segment
 from stream.kafka.packed_records import PackedRecord, PackedRecords
 
 __all__ = ["Store"]
@@ -72,6 +78,8 @@ class Store:
     ----------
     arrays
         What compiled code works on. Replaced whenever an array grows: never keep it.
+    segment
+        The memory in which lie those that lookups read.
     topics, items
         Id -> number.
     topic_ids, item_ids
@@ -85,11 +93,13 @@ class Store:
         self.item_ids: list[str] = []
         self.longest_topic = 0
         learners, few = 1024, 64
-        words = np.zeros(_FIRST_WORDS, np.int64)
-        control = np.zeros(CONTROL_WORDS, np.int64)
+        self.segment = Segment()
+        control = self.segment.control
+        words = self.segment.array("i8", _FIRST_WORDS)
         control[LATENESS_MS] = lateness_days * DAY_MS
         control[RETAINED_DAYS] = retained_days(lateness_days)
         control[STORAGE_DAYS] = storage_days(lateness_days)
+        control[CHANGING] = NOBODY
         self.arrays = Arrays(
             i8=words,
             f8=words.view(np.float64),
@@ -97,15 +107,15 @@ class Store:
             f4=words.view(np.float32),
             free=np.full(CLASSES, -1, np.int64),
             control=control,
-            at=np.full(learners, -1, np.int64),
+            at=self.segment.array("at", learners),
             changed=np.zeros(learners, np.uint8),
             queue=np.zeros(learners, np.int32),
-            names=np.zeros(4096, np.uint8),
-            user_at=np.zeros(learners, np.int64),
-            user_len=np.zeros(learners, np.int32),
-            user_slots=np.full(2 * learners, -1, np.int32),
-            topic_at=np.zeros(few, np.int64),
-            topic_len=np.zeros(few, np.int32),
+            names=self.segment.array("names", 4096),
+            user_at=self.segment.array("user_at", learners),
+            user_len=self.segment.array("user_len", learners),
+            user_slots=self.segment.array("user_slots", 2 * learners),
+            topic_at=self.segment.array("topic_at", few),
+            topic_len=self.segment.array("topic_len", few),
             topic_slots=np.full(2 * few, -1, np.int32),
             item_at=np.zeros(few, np.int64),
             item_len=np.zeros(few, np.int32),
@@ -120,6 +130,8 @@ class Store:
             weights=np.zeros(len(NO_WEIGHTS)),
             filter=np.zeros(7),
         )
+        self.arrays.at[:] = self.arrays.user_slots[:] = -1
+        self._replace()
         self._params: dict[str, ItemInForce] = {}
         self._unknown = ItemInForce(1.0, 0.0, 0.0, 1.0)
         self.set_filter(DEFAULT_FILTER)
@@ -143,8 +155,12 @@ class Store:
         self.arrays.weights[:] = weights
         self.arrays.control[WEIGHTED] = weights != NO_WEIGHTS
 
-    def set_params(self, params: dict[str, ItemInForce], unknown: ItemInForce) -> None:
+    def set_params(
+        self, version: str, params: dict[str, ItemInForce], unknown: ItemInForce
+    ) -> None:
         """Put item parameters in force, for items known and for those to come."""
+        with self._changing(EVERYBODY):
+            self.segment.tell_version(version)
         self._params, self._unknown = params, unknown
         table = self.arrays.item_params
         for number, item_id in enumerate(self.item_ids):
@@ -238,21 +254,51 @@ class Store:
         """Make a table of names anew, at most half full, after its arrays were widened."""
         s = self.arrays
         places, sizes = getattr(s, f"{kind}_at"), getattr(s, f"{kind}_len")
-        slots = np.full(1 << (2 * len(places) - 1).bit_length(), -1, np.int32)
+        name, size = f"{kind}_slots", 1 << (2 * len(places) - 1).bit_length()
+        if name in SHARED:
+            slots = self.segment.array(name, size, anew=True)
+        else:
+            slots = np.empty(size, np.int32)
+        slots[:] = -1
         enter(slots, places, sizes, s.names, 0, count)
-        tables: dict[str, Any] = {f"{kind}_slots": slots}
-        self.arrays = s._replace(**tables)
+        self._replace(**{name: slots})
 
     def _widen(self, names: tuple[str, ...], least: int, **fill: int) -> None:
         """Give arrays at least twice the room."""
-        wider: dict[str, Any] = {}
+        wider: dict[str, npt.NDArray[Any]] = {}
         for name in names:
             old = getattr(self.arrays, name)
             shape = (max(2 * len(old), least), *old.shape[1:])
-            new = np.full(shape, fill.get(name, 0), old.dtype)
-            new[: len(old)] = old
+            if name in SHARED:
+                new = self.segment.array(name, shape[0])
+            else:
+                new = np.zeros(shape, old.dtype)
+                new[: len(old)] = old
+            if name in fill:
+                new[len(old) :] = fill[name]
             wider[name] = new
-        self.arrays = self.arrays._replace(**wider)
+        self._replace(**wider)
+
+    def _replace(self, **arrays: npt.NDArray[Any]) -> None:
+        """Put arrays in the place of others, and tell readers where they are now."""
+        changed: dict[str, Any] = dict(arrays)
+        self.arrays = self.arrays._replace(**changed)
+        with self._changing(EVERYBODY):
+            self.segment.tell({name: getattr(self.arrays, name) for name in SHARED})
+        # Unmapping what was large takes some milliseconds: nobody need wait for it.
+        self.segment.give_back()
+
+    @contextmanager
+    def _changing(self, who: int) -> Iterator[None]:
+        """Keep readers from a learner, or from all, for the length of a block."""
+        control = self.segment.control
+        before = int(control[CHANGING]) & NOBODY
+        begin_change(control, who)
+        yield
+        if before == NOBODY:
+            end_change(control)
+        else:
+            begin_change(control, before)
 
     @property
     def short_of_room(self) -> bool:
@@ -260,44 +306,30 @@ class Store:
         left = len(self.arrays.i8) - int(self.arrays.control[HEAP_END])
         return left < _RESERVE_WORDS + len(self.arrays.i8) // 64
 
-    def grow_heap(self, *, aside: bool = False) -> None:
+    def grow_heap(self) -> None:
         """Give the heap more room: what blocks left behind, or if that is little, more memory.
 
-        Parameters
-        ----------
-        aside
-            Make a new heap and leave the old one as it is, so that this may run in a thread while
-            learners are looked up. Without it memory is extended in place, which is cheaper.
-            Nothing may be folded meanwhile either way.
+        Nothing may be folded meanwhile. Compacting takes a while and may run in a thread.
         """
         s = self.arrays
-        end = int(s.control[HEAP_END])
-        words = int(len(s.i8) * _HEAP_GROWTH) + _FIRST_WORDS
-        if s.control[FREE_WORDS] > _WASTE * end:
+        if s.control[FREE_WORDS] > _WASTE * s.control[HEAP_END]:
             self.compact_heap()
-        elif aside:
-            heap = np.empty(words, np.int64)
-            heap[:end] = s.i8[:end]
-            self._take_heap(heap, s.at)
         else:
-            heap, at = s.i8, s.at
-            del s
-            # Without views the memory can be extended in place.
-            self._take_heap(np.zeros(0, np.int64), at)
-            heap.resize(words, refcheck=False)
-            self._take_heap(heap, at)
+            words = int(len(s.i8) * _HEAP_GROWTH) + _FIRST_WORDS
+            self._take_heap(self.segment.array("i8", words), s.at)
 
     def compact_heap(self) -> None:
         """Leave out what blocks left behind: always into a new heap."""
         s = self.arrays
         in_use = int(s.control[HEAP_END] - s.control[FREE_WORDS])
-        heap = np.empty(int(in_use * _HEAP_GROWTH) + _FIRST_WORDS, np.int64)
-        at = s.at.copy()
+        heap = self.segment.array("i8", int(in_use * _HEAP_GROWTH) + _FIRST_WORDS, anew=True)
+        at = self.segment.array("at", len(s.at), anew=True)
+        at[:] = s.at
         compact(s, heap, heap.view(np.int32), at)
         self._take_heap(heap, at)
 
-    def _take_heap(self, heap: I8, at: I8) -> None:
-        self.arrays = self.arrays._replace(
+    def _take_heap(self, heap: npt.NDArray[Any], at: npt.NDArray[Any]) -> None:
+        self._replace(
             i8=heap,
             f8=heap.view(np.float64),
             i4=heap.view(np.int32),
@@ -335,18 +367,6 @@ class Store:
         end = transfer.export_days(self.arrays, number, counts, out, head)
         return Learner.from_rows(user_id, out[:head].tobytes(), out[head:end].tobytes())
 
-    def read_abilities(self, user_id: str) -> Learner | None:
-        """Return a learner as :meth:`read` does, but without days and memory: what lookups tell.
-
-        Takes some microseconds, whatever the learner has behind it.
-        """
-        number = self.find_user(user_id)
-        if number < 0:
-            return None
-        out = np.empty(transfer.export_size(self.arrays, number), np.uint8)
-        end = transfer.export_head(self.arrays, number, STATE_VERSION, out, 0)
-        return Learner.unpack_head(user_id, out[:end].tobytes())
-
     def write(self, learner: Learner, changed_day: int) -> None:
         """Put a decoded learner in place of what was read; only one day of it was changed."""
         number = self.find_user(learner.user_id)
@@ -354,7 +374,8 @@ class Store:
         user = learner.user_id.encode("utf-8", "surrogatepass")
         head = PackedRecord(0, 0, head_key(user), learner.pack_head())
         day = PackedRecord(0, 0, day_key(user, changed_day), learner.days[changed_day].pack())
-        self.put_rows(PackedRecords.of([head, day]))
+        with self._changing(number):
+            self.put_rows(PackedRecords.of([head, day]))
         self.arrays.i8[int(self.arrays.at[number]) + PUBLISHED_MS] = published
         transfer.change_day(self.arrays, number, changed_day)
         folding.mark(self.arrays, number)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hmac
-import logging
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -12,20 +11,13 @@ from mode import Service
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from stream.app import ThetaApp
-from stream.errors import StreamError
+from stream.lookup.http import guard, listen
 
 __all__ = ["Health", "HttpServer", "process_health"]
-
-logger = logging.getLogger(__name__)
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _DEAD_SILENCE_S = 300.0
 """Seconds without the consumer group after which a restart is worth a try: longer than a broker's
 restart. A client that hangs while the broker answers is ended much sooner by the app itself."""
-
-_OPEN_PATHS = {"/healthz", "/readyz", "/metrics"}
-"""Served without the token: probes and scrapers have none."""
 
 
 def process_health(app: ThetaApp, ready: Callable[[], str | None] = lambda: None) -> Health:
@@ -80,56 +72,38 @@ class HttpServer(Service):
         Whose settings give host, port and token.
     health
         Answers ``/healthz`` and ``/readyz``.
+    behind
+        Whether another process of ours takes the requests and passes them on: it listens on a
+        port of this machine that nobody else is told.
     """
 
-    def __init__(self, app: ThetaApp, health: Health) -> None:
+    def __init__(self, app: ThetaApp, health: Health, *, behind: bool = False) -> None:
         super().__init__(loop=app.loop)
         self._settings = app.settings
         self._health = health
-        self.web = web.Application(middlewares=[self._guard])
-        self.web.router.add_get("/healthz", self._healthz)
-        self.web.router.add_get("/readyz", self._readyz)
-        self.web.router.add_get("/metrics", self._metrics)
+        self._behind = behind
         self._runner: web.AppRunner | None = None
+        self.port = 0
 
     async def on_start(self) -> None:
         """Listen; a taken port ends the start with a clear message."""
-        self._runner = web.AppRunner(self.web, access_log=None)
+        routes = web.Application(middlewares=[guard(self._settings.api_token)])
+        routes.router.add_get("/healthz", self._healthz)
+        routes.router.add_get("/readyz", self._readyz)
+        routes.router.add_get("/metrics", self._metrics)
+        if self._behind:
+            listener = socket.create_server(("127.0.0.1", 0))
+        else:
+            listener = listen(self._settings)
+        self.port = listener.getsockname()[1]
+        self._runner = web.AppRunner(routes, access_log=None)
         await self._runner.setup()
-        host, port = self._settings.web_host, self._settings.web_port
-        try:
-            await web.TCPSite(self._runner, host, port, reuse_address=True).start()
-        except OSError as error:
-            raise StreamError(
-                f"Cannot listen on {host}:{port}: {error.strerror or error}. "
-                "Set THETASTREAM_WEB_PORT to a free port (0 takes any)."
-            ) from error
-        logger.info("listening on %s", self._runner.addresses)
+        await web.SockSite(self._runner, listener).start()
 
     async def on_stop(self) -> None:
         """Close the listener."""
         if self._runner is not None:
             await self._runner.cleanup()
-
-    @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Ask for the bearer token, and turn errors into JSON."""
-        token = self._settings.api_token
-        if token and request.path not in _OPEN_PATHS:
-            given = request.headers.get("Authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-                return web.json_response(
-                    {"error": "a bearer token is needed: Authorization: Bearer <token>"},
-                    status=401,
-                    headers={"WWW-Authenticate": "Bearer"},
-                )
-        try:
-            return await handler(request)
-        except web.HTTPException as error:
-            return web.json_response({"error": error.reason}, status=error.status)
-        except Exception:
-            logger.exception("request %s failed", request.path)
-            return web.json_response({"error": "internal error; see the log"}, status=500)
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         return _verdict(self._health.alive(), "alive")

@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from aiohttp import web
 from asyncpg.exceptions import InterfaceError, PostgresError
 
-from stream.engine.engine import Engine
-from stream.engine.outputs import topic_thetas
-from stream.lookup.server import Health, HttpServer, process_health
+from stream.lookup.abilities import Abilities, BeingChangedError, hash_of
+from stream.lookup.announcements import Announced
+from stream.lookup.http import Handler
 from stream.lookup.store import ThetaReader, rfc3339
 
-__all__ = ["add_theta_routes", "engine_health"]
+__all__ = ["theta_route"]
 
-_STUCK_S = 300.0
-"""Seconds that a change may wait for its commit before the process counts as stuck: longer than
-a broker's restart, shorter than anybody's patience."""
-
-
-def engine_health(engine: Engine) -> Health:
-    """Alive while changes get committed, ready when every partition's state is loaded."""
-    common = process_health(engine.app, lambda: None if engine.ready else "loading state")
-
-    def alive() -> str | None:
-        age = engine.oldest_change_s()
-        stuck = age > _STUCK_S
-        return f"the oldest change has waited {age:.0f} s" if stuck else common.alive()
-
-    return Health(alive=alive, ready=common.ready)
+_AT_ONCE = 20
+"""Tries before a processor is left to others: a change takes some microseconds."""
+_PAUSE_S = 0.001
+_PATIENCE_S = 2.0
+"""Seconds after which a change that does not end belongs to an engine that does not run."""
 
 
-def add_theta_routes(server: HttpServer, engine: Engine) -> None:
-    """Add the lookup to the engine's HTTP server."""
-    store = ThetaReader(engine.settings)
-    server.web.on_cleanup.append(store.close)
+def theta_route(engine: Announced, store: ThetaReader) -> Handler:
+    """Return the handler of lookups.
+
+    Parameters
+    ----------
+    engine
+        Whose partitions are read.
+    store
+        Asked for learners that this engine does not hold.
+    """
 
     async def theta(request: web.Request) -> web.Response:
         user_id = request.match_info["user_id"]
-        body = _live(engine, user_id)
-        if body is None and not engine.ready:
+        engine.take()
+        try:
+            found = await _live(engine, user_id)
+        except BeingChangedError:
+            return web.json_response(
+                {"error": "the engine stands still in the middle of a change; try again soon"},
+                status=503,
+                headers={"Retry-After": "2"},
+            )
+        body = None if found is None else _told(user_id, found)
+        if body is None and not engine.ready and not engine.silent:
             return web.json_response(
                 {"error": "loading state, try again soon"}, status=503, headers={"Retry-After": "2"}
             )
@@ -59,36 +66,56 @@ def add_theta_routes(server: HttpServer, engine: Engine) -> None:
             return web.json_response(
                 {"error": f"no attempt of learner {user_id!r} is known"}, status=404
             )
-        return web.json_response(body)
+        return web.Response(body=orjson.dumps(body), content_type="application/json")
 
-    server.web.router.add_get("/theta/{user_id}", theta)
+    return theta
 
 
-def _live(engine: Engine, user_id: str) -> dict[str, Any] | None:
-    found = engine.find(user_id)
-    if found is None:
-        return None
-    learner, state = found
+async def _live(engine: Announced, user_id: str) -> Abilities | None:
+    """Read a learner from the engine's memory, as often as the engine gets in between."""
+    key = user_id.encode("utf-8", "surrogatepass")
+    hashed = hash_of(key)
+    ends_at = time.monotonic() + _PATIENCE_S
+    tries = 0
+    while not engine.silent:
+        try:
+            for partition in engine.partitions.values():
+                found = partition.read(key, hashed)
+                if found is not None:
+                    return found
+        except BeingChangedError:
+            if time.monotonic() > ends_at:
+                raise
+            tries += 1
+            if tries % _AT_ONCE == 0:
+                await asyncio.sleep(_PAUSE_S)
+                engine.take()
+        else:
+            return None
+    return None
+
+
+def _told(user_id: str, found: Abilities) -> dict[str, Any]:
     return {
         "user_id": user_id,
-        "theta": learner.g,
-        "se": learner.vg**0.5,
-        "n": learner.attempts,
-        "correct": learner.correct,
-        "last_attempt_at": _rfc3339(learner.latest_ms),
+        "theta": found.theta,
+        "se": found.se,
+        "n": found.n,
+        "correct": found.correct,
+        "last_attempt_at": _rfc3339(found.latest_ms),
         "as_of": _rfc3339(int(time.time() * 1000)),
-        "params_version": state.position.params_version,
+        "params_version": found.params_version,
         "source": "live",
         "staleness_ms": 0,
         "topics": [
             {
-                "topic_id": row.topic_id,
-                "theta": row.theta,
-                "se": row.se,
-                "n": row.n,
-                "last_attempt_at": _rfc3339(row.last_attempt_at),
+                "topic_id": topic.topic_id,
+                "theta": topic.theta,
+                "se": topic.se,
+                "n": topic.n,
+                "last_attempt_at": _rfc3339(topic.latest_ms),
             }
-            for row in topic_thetas(learner)
+            for topic in found.topics
         ],
     }
 

@@ -12,6 +12,7 @@ from stream.compiling import compiled
 from stream.domain.ability import fold_drifted, match, topic_ability
 from stream.domain.practice import features, next_form, plug_in
 from stream.engine.day import CORRECT, NO_TOPIC
+from stream.engine.kernel.changing import begin_change, end_change
 from stream.engine.kernel.days import (
     DAY_WORDS,
     SNAPSHOT_HALVES,
@@ -354,10 +355,10 @@ def fold(
                 outcome[k] = TOO_LATE
                 lag_ms[k] = lag
                 continue
-        elif not begin(s, who):
-            outcome[k] = FULL
-            return k
-        if not (settle(s, who, completed_ms[k]) and reserve(s, who)):
+        begin_change(s.control, who)
+        room = base >= 0 or begin(s, who)
+        if not (room and settle(s, who, completed_ms[k]) and reserve(s, who)):
+            end_change(s.control)
             outcome[k] = FULL
             return k
         fold_attempt(
@@ -370,6 +371,7 @@ def fold(
             response[k],
             int(np.int64(flags[k])),
         )
+        end_change(s.control)
         outcome[k] = ACCEPTED
     return end
 
@@ -392,11 +394,13 @@ def rebase(s: Arrays, learner: int, theta: float, day: int) -> bool:
         word = days + DAY_WORDS * index
         if number_of(s, word) <= day:
             shift = theta - (ability_at(s, 2 * word)[0] + f8[base + SHIFT])
+            begin_change(s.control, learner)
             f8[base + G] += shift
             f8[base + SHIFT] += shift
             for k in range(i4[half + N_TOPICS]):
                 topic = topics + TOPIC_WORDS * k
                 f8[topic] -= f8[topic + 1] * shift
+            end_change(s.control)
             mark(s, learner)
             return True
     return False

@@ -51,8 +51,11 @@ MEMORY_WORDS = 2
 
 # -- control words ----------------------------------------------------------------------------
 HEAP_END, N_CHANGED, STREAM_WEEK, LATENESS_MS, RETAINED_DAYS, STORAGE_DAYS, WEIGHTED = range(7)
-N_USERS, NAMES_END, FREE_WORDS = 7, 8, 9
-CONTROL_WORDS = 10
+N_USERS, NAMES_END, FREE_WORDS, CHANGING = 7, 8, 9, 10
+CONTROL_WORDS = 11
+
+# -- who is being changed, in the lower half of CHANGING; the upper half counts changes ---------
+NOBODY, EVERYBODY = 0xFFFF_FFFF, 0xFFFF_FFFE
 
 
 class Arrays(NamedTuple):

@@ -1,0 +1,50 @@
+"""Saying which learner is being changed, to whoever reads the same memory meanwhile.
+
+One word of ``control`` holds a counter of changes (upper half) and the learner whose change is
+under way (lower half; NOBODY between two changes, EVERYBODY while arrays are replaced). A reader
+looks at it, copies a learner, and looks again: what it copied is whole if another learner (or
+nobody) was being changed and the counter stands where it stood. So nobody waits for anybody, and
+a writer that is not given a processor in the middle of a change keeps readers from one learner
+only. The writer is one: a partition is folded by one thread.
+
+Reference: the seqlock, as in Boehm (2012), "Can seqlocks get along with programming language
+memory models?", MSPC 12; the learner's number beside the counter is ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba.core import types
+from numba.extending import intrinsic
+
+from stream.compiling import compiled
+from stream.engine.kernel.layout import CHANGING, I8, NOBODY
+
+__all__ = ["begin_change", "end_change"]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _fence(_typing_context: Any) -> Any:
+    """Keep compiler and processor from moving writes across this place."""
+
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        builder.fence("release")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@compiled
+def begin_change(control: I8, learner: int) -> None:
+    """Say that a learner is being changed from now on, and nobody else any more."""
+    _fence()
+    control[CHANGING] = (((control[CHANGING] >> 32) + 1) << 32) | learner
+    _fence()
+
+
+@compiled
+def end_change(control: I8) -> None:
+    """Say that the change is complete."""
+    _fence()
+    control[CHANGING] |= NOBODY

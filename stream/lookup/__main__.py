@@ -1,0 +1,99 @@
+"""The process that answers lookups for an engine: ``python -m stream.lookup``.
+
+It is started by the engine (:mod:`stream.lookup.process`), listens on the engine's address, reads
+learners from the engine's memory and passes all other requests on. It ends when the engine does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+import sys
+
+import aiohttp
+import uvloop
+from aiohttp import web
+
+from stream.lookup.announcements import Announced
+from stream.lookup.http import LOG_FORMAT, Handler, guard
+from stream.lookup.store import ThetaReader
+from stream.lookup.theta import theta_route
+from stream.settings import Settings
+
+_ENGINE_TIMEOUT_S = 5.0
+"""Seconds for which the engine's own answer is waited for: its event loop may be busy."""
+
+_NOT_PASSED_ON = {"connection", "content-encoding", "content-length", "date", "server"}
+"""Headers of an answer that belong to the hop, not to the answer."""
+
+
+def main(listener: int, connection: int, port: int) -> None:
+    """Serve until the engine ends.
+
+    Parameters
+    ----------
+    listener
+        File of the listening socket.
+    connection
+        File of the socket over which the engine announces its partitions.
+    port
+        Of the engine's own HTTP server on this machine.
+    """
+    settings = Settings.from_env()
+    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
+    uvloop.run(_serve(settings, listener, connection, port))
+
+
+async def _serve(settings: Settings, listener: int, connection: int, port: int) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    engine = Announced(
+        socket.socket(fileno=connection), settings.session_timeout_secs, on_end=ended.set
+    )
+    loop.add_reader(connection, engine.take)
+    store = ThetaReader(settings)
+    timeout = aiohttp.ClientTimeout(total=_ENGINE_TIMEOUT_S)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=timeout) as session:
+        routes = web.Application(middlewares=[guard(settings.api_token)])
+        routes.router.add_get("/theta/{user_id}", theta_route(engine, store))
+        routes.router.add_get("/{rest:.*}", _passed_on(session))
+        runner = web.AppRunner(routes, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        await web.SockSite(runner, socket.socket(fileno=listener)).start()
+        # What is here now stays: later collections need not walk over it.
+        gc.collect()
+        gc.freeze()
+        await ended.wait()
+        loop.remove_reader(connection)
+        await runner.cleanup()
+    await store.close()
+
+
+def _passed_on(session: aiohttp.ClientSession) -> Handler:
+    """Return a handler that lets the engine answer."""
+
+    async def pass_on(request: web.Request) -> web.Response:
+        headers = {k: v for k, v in request.headers.items() if k.lower() == "authorization"}
+        try:
+            async with session.get(request.rel_url, headers=headers) as answer:
+                return web.Response(
+                    status=answer.status,
+                    body=await answer.read(),
+                    headers={
+                        k: v for k, v in answer.headers.items() if k.lower() not in _NOT_PASSED_ON
+                    },
+                )
+        except (aiohttp.ClientError, TimeoutError):
+            return web.json_response(
+                {"status": "not ready", "reason": "the engine does not answer"},
+                status=503,
+                headers={"Retry-After": "2"},
+            )
+
+    return pass_on
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
