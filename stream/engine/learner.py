@@ -181,17 +181,6 @@ class Learner:
         return b"".join(parts)
 
     @classmethod
-    def unpack_head(cls, user_id: str, data: bytes) -> Learner:
-        """Read a learner without days, and without what it remembers.
-
-        Raises
-        ------
-        StateVersionError
-            The row was written by a version that this one cannot read.
-        """
-        return cls._read_head(user_id, data)[0]
-
-    @classmethod
     def _read_head(cls, user_id: str, data: bytes) -> tuple[Learner, bytes, int]:
         """Return the learner of a head row, its memory table, and the answers that this holds."""
         check_version(user_id, data[0])

@@ -102,7 +102,7 @@ class Segment:
         length
             Entries; those never written are 0.
         anew
-            Leave the one in place as it is, for readers, until :meth:`tell` of the new one and :meth:`give_back`.
+            Leave the one in place as it is, for readers, until :meth:`give_back`.
 
         Raises
         ------

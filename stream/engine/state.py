@@ -130,9 +130,7 @@ class PartitionState:
         row, so that a replay folds the same attempts with the same parameters.
         """
         self.position.params_version = self._params.version
-        self.store.set_params(
-            self._params.version, self._params.items, self._params.unknown_item
-        )
+        self.store.set_params(self._params.version, self._params.items, self._params.unknown_item)
         self.store.set_weights(self._params.weights)
         self._filter = self._params.filter
         self.store.set_filter(self._filter)

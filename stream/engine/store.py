@@ -23,7 +23,6 @@ from stream.engine.kernel.layout import (
     FREE_WORDS,
     HEAP_END,
     I4,
-    I8,
     LATENESS_MS,
     N_CHANGED,
     N_DAYS,

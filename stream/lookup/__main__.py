@@ -20,6 +20,7 @@ from stream.lookup.announcements import Announced
 from stream.lookup.http import LOG_FORMAT, Handler, guard
 from stream.lookup.store import ThetaReader
 from stream.lookup.theta import theta_route
+from stream.lookup.turns import take_short_turns
 from stream.settings import Settings
 
 _ENGINE_TIMEOUT_S = 5.0
@@ -43,6 +44,7 @@ def main(listener: int, connection: int, port: int) -> None:
     """
     settings = Settings.from_env()
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
+    take_short_turns()
     uvloop.run(_serve(settings, listener, connection, port))
 
 
@@ -67,6 +69,7 @@ async def _serve(settings: Settings, listener: int, connection: int, port: int) 
         gc.freeze()
         await ended.wait()
         loop.remove_reader(connection)
+        engine.close()
         await runner.cleanup()
     await store.close()
 

@@ -117,6 +117,10 @@ class Announced:
         """Whether the engine has loaded all of its partitions."""
         return self._ready and not self.silent
 
+    def close(self) -> None:
+        """Hear no more of the engine."""
+        self._connection.close()
+
     def take(self) -> None:
         """Take all messages that are there; waits for none."""
         while True:

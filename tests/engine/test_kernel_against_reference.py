@@ -40,7 +40,7 @@ def _readable(message: Outgoing) -> Any:
         return message.value
     if message.topic == "engine-state" and message.key is not None:
         if message.key[:1] == b"L":
-            learner = Learner.unpack_head("u", message.value)
+            learner = Learner.from_rows("u", message.value, b"")
             topics = [
                 {name: getattr(topic, name) for name in topic.__slots__} for topic in learner.topics
             ]

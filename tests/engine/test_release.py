@@ -15,6 +15,7 @@ from stream.engine.params import ParamsStore
 from stream.engine.partition import Partition
 from stream.errors import PublishError
 from stream.kafka.transaction import Outgoing
+from stream.lookup.announcements import Announcements
 from stream.settings import Settings
 from tests.engine.events import event, new_state, records, unpacked
 
@@ -35,6 +36,7 @@ class Publisher:
 def engine_with(partition: Partition) -> Engine:
     """An engine without Kafka, holding one partition."""
     engine = Engine.__new__(Engine)
+    engine.holdings = Announcements()
     engine.settings = Settings(flush_interval_secs=0.01)
     engine.indicators = Indicators()
     engine.partitions = {0: partition}

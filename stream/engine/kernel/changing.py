@@ -13,7 +13,8 @@ memory models?", MSPC 12; the learner's number beside the counter is ours.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from numba.core import types
 from numba.extending import intrinsic
@@ -24,15 +25,17 @@ from stream.engine.kernel.layout import CHANGING, I8, NOBODY
 __all__ = ["begin_change", "end_change"]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _fence(_typing_context: Any) -> Any:
-    """Keep compiler and processor from moving writes across this place."""
+def _fencing(_typing_context: Any) -> Any:
+    """Generate what keeps compiler and processor from moving writes across its place."""
 
     def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
         builder.fence("release")
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+_fence = cast("Callable[[], None]", intrinsic(_fencing))
 
 
 @compiled
