@@ -127,8 +127,8 @@ class Engine(Service):
     def _crash_soon(self, error: BaseException) -> None:
         """End the process; what was not committed is folded again."""
         self.ready = False
-        self.forget()
         self.app.fail(error)
+        self.forget()
 
     def _on_params(self, records: list[Record]) -> None:
         for record in records:

@@ -23,10 +23,10 @@ from stream.lookup.theta import theta_route
 from stream.lookup.turns import take_short_turns
 from stream.settings import Settings
 
-_ENGINE_TIMEOUT_S = 5.0
-"""Seconds for which the engine's own answer is waited for: its event loop may be busy."""
+_ENGINE_TIMEOUT_S = 4.0
+"""Seconds for which the engine's own answer is waited for: less than probes wait."""
 
-_NOT_PASSED_ON = {"connection", "content-encoding", "content-length", "date", "server"}
+_NOT_PASSED_ON = {"connection", "content-length", "date", "server", "transfer-encoding"}
 """Headers of an answer that belong to the hop, not to the answer."""
 
 
@@ -69,8 +69,8 @@ async def _serve(settings: Settings, listener: int, connection: int, port: int) 
         gc.freeze()
         await ended.wait()
         loop.remove_reader(connection)
-        engine.close()
         await runner.cleanup()
+        engine.close()
     await store.close()
 
 
