@@ -24,8 +24,8 @@ Python's own 700 for the first figure the collector takes as long as the reading
 
 _SWITCH_S = 0.0005
 """Seconds after which a thread that computes lets another have the interpreter. The event loop
-gives it up with every call of compiled code, and waits so long to have it back; Python's own 5 ms
-are what lookups would wait for, several times over."""
+gives it up with every call of compiled code, and waits so long to have it back: Python's own 5 ms
+would be most of its time."""
 
 
 class _Worker(faust.Worker):

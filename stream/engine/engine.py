@@ -48,7 +48,7 @@ __all__ = ["Engine", "register"]
 logger = logging.getLogger(__name__)
 
 _SLICE_RECORDS = 256
-"""Records folded before others on the event loop (lookups, heartbeats) get their turn: 1 ms."""
+"""Records folded before others on the event loop (heartbeats, health) get their turn: 1 ms."""
 
 _RELEASE_TIMEOUT_S = 5.0
 """Seconds that a last flush may take when a partition is let go: within the 8 s in which a process
@@ -97,7 +97,7 @@ class Engine(Service):
         )
         self._stream_week = 0
         # Held for one slice of folding or encoding: all partitions together get one slice in
-        # each round of the event loop, so that a lookup waits for one and not for one of each.
+        # each round of the event loop, so that heartbeats wait for one and not for one of each.
         self._turn = asyncio.Lock()
         self._reader = TailReader(
             self.settings,
@@ -310,7 +310,7 @@ class Engine(Service):
         metrics.records.labels(source).inc(count)
 
     async def _make_room(self, partition: Partition) -> None:
-        """Let the state's memory grow in a thread: copying it takes longer than a lookup may."""
+        """Let the state's memory grow in a thread: compacting it takes some tenths of a second."""
         if partition.state.store.short_of_room:
             async with partition.lock:
                 await asyncio.to_thread(partition.state.store.grow_heap)
@@ -392,6 +392,7 @@ class Engine(Service):
 
     def forget(self) -> None:
         """Let nobody look up what may be another's by now; called as the process ends."""
+        self.holdings.ready(False)
         for number in self.partitions:
             self.holdings.let_go(number)
 

@@ -57,6 +57,7 @@ VERSION_AT = 4096
 """Byte."""
 
 _EXTENT_BYTES = 16 << 30
+_PIECE_BYTES = 4 << 20
 _SEGMENT_BYTES = (1 + 2 * len(SHARED)) * _EXTENT_BYTES
 
 
@@ -86,7 +87,8 @@ class Segment:
         self._head = np.frombuffer(self._map, np.int64, VERSION_AT // 8)
         self.control: I8 = self._head[:CONTROL_WORDS]
         self._second = dict.fromkeys(SHARED, False)
-        self._left: set[tuple[str, bool]] = set()
+        self._bytes = dict.fromkeys(SHARED, 0)
+        self._left: list[tuple[int, int]] = []
 
     def __del__(self) -> None:
         # The mapping ends with the last array that lies in it.
@@ -116,8 +118,9 @@ class Segment:
                 "Nothing is lost; the learners need more partitions than THETASTREAM_PARTITIONS."
             )
         if anew:
-            self._left.add((name, self._second[name]))
+            self._left.append((self._place(name, self._second[name]), self._bytes[name]))
             self._second[name] = not self._second[name]
+        self._bytes[name] = length * dtype.itemsize
         return np.frombuffer(self._map, dtype, length, self._place(name, self._second[name]))
 
     def tell(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
@@ -137,9 +140,10 @@ class Segment:
 
         Who reads there at this moment finds nothing, and then that the head is another.
         """
-        for name, second in self._left:
-            start = self._place(name, second)
-            self._map.madvise(mmap.MADV_REMOVE, start, _EXTENT_BYTES)
+        for place, size in self._left:
+            # In pieces: each call keeps the interpreter from all other threads.
+            for start in range(place, place + size, _PIECE_BYTES):
+                self._map.madvise(mmap.MADV_REMOVE, start, _PIECE_BYTES)
         self._left.clear()
 
     def tell_version(self, version: str) -> None:

@@ -130,7 +130,7 @@ class Store:
             filter=np.zeros(7),
         )
         self.arrays.at[:] = self.arrays.user_slots[:] = -1
-        self._replace()
+        self._replace(**{name: getattr(self.arrays, name) for name in SHARED})
         self._params: dict[str, ItemInForce] = {}
         self._unknown = ItemInForce(1.0, 0.0, 0.0, 1.0)
         self.set_filter(DEFAULT_FILTER)
@@ -282,6 +282,8 @@ class Store:
         """Put arrays in the place of others, and tell readers where they are now."""
         changed: dict[str, Any] = dict(arrays)
         self.arrays = self.arrays._replace(**changed)
+        if not arrays.keys() & SHARED.keys():
+            return
         with self._changing(EVERYBODY):
             self.segment.tell({name: getattr(self.arrays, name) for name in SHARED})
         # Unmapping what was large takes some milliseconds: nobody need wait for it.

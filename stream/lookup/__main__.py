@@ -1,7 +1,8 @@
 """The process that answers lookups for an engine: ``python -m stream.lookup``.
 
 It is started by the engine (:mod:`stream.lookup.process`), listens on the engine's address, reads
-learners from the engine's memory and passes all other requests on. It ends when the engine does.
+learners from the engine's memory and lets the engine answer for its health and metrics. It ends
+when the engine does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import signal
 import socket
 import sys
 
@@ -17,17 +19,17 @@ import uvloop
 from aiohttp import web
 
 from stream.lookup.announcements import Announced
-from stream.lookup.http import LOG_FORMAT, Handler, guard
+from stream.lookup.http import LOG_FORMAT, OPEN_PATHS, Handler, guard
 from stream.lookup.store import ThetaReader
 from stream.lookup.theta import theta_route
 from stream.lookup.turns import take_short_turns
 from stream.settings import Settings
 
-_ENGINE_TIMEOUT_S = 4.0
+_ENGINE_TIMEOUT_S = 3.5
 """Seconds for which the engine's own answer is waited for: less than probes wait."""
 
-_NOT_PASSED_ON = {"connection", "content-length", "date", "server", "transfer-encoding"}
-"""Headers of an answer that belong to the hop, not to the answer."""
+_PASSED_ON = {"content-type", "retry-after"}
+"""Headers of the engine's answers that say something of the answer, not of the hop."""
 
 
 def main(listener: int, connection: int, port: int) -> None:
@@ -44,6 +46,9 @@ def main(listener: int, connection: int, port: int) -> None:
     """
     settings = Settings.from_env()
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
+    # Whoever ends all processes of a service means the engine, which has a last flush to make.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     take_short_turns()
     uvloop.run(_serve(settings, listener, connection, port))
 
@@ -60,7 +65,8 @@ async def _serve(settings: Settings, listener: int, connection: int, port: int) 
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=timeout) as session:
         routes = web.Application(middlewares=[guard(settings.api_token)])
         routes.router.add_get("/theta/{user_id}", theta_route(engine, store))
-        routes.router.add_get("/{rest:.*}", _passed_on(session))
+        for path in OPEN_PATHS:
+            routes.router.add_get(path, _passed_on(session))
         runner = web.AppRunner(routes, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.SockSite(runner, socket.socket(fileno=listener)).start()
@@ -78,15 +84,12 @@ def _passed_on(session: aiohttp.ClientSession) -> Handler:
     """Return a handler that lets the engine answer."""
 
     async def pass_on(request: web.Request) -> web.Response:
-        headers = {k: v for k, v in request.headers.items() if k.lower() == "authorization"}
         try:
-            async with session.get(request.rel_url, headers=headers) as answer:
+            async with session.get(request.path) as answer:
                 return web.Response(
                     status=answer.status,
                     body=await answer.read(),
-                    headers={
-                        k: v for k, v in answer.headers.items() if k.lower() not in _NOT_PASSED_ON
-                    },
+                    headers={k: v for k, v in answer.headers.items() if k.lower() in _PASSED_ON},
                 )
         except (aiohttp.ClientError, TimeoutError):
             return web.json_response(

@@ -18,6 +18,7 @@ from stream.engine.kernel.layout import (
     CHANGING,
     CORRECT_N,
     EVERYBODY,
+    FOLDED,
     HEAD_WORDS,
     LATEST_MS,
     N_TOPICS,
@@ -134,7 +135,7 @@ class AbilityReader:
         number = self._number(key, hashed)
         copy = self._copy(number) if number >= 0 else b""
         if head[GENERATION] != self._generation:
-            # What was read may have been another array's place by then.
+            # What was looked through may have been another array's place by then.
             raise BeingChangedError
         return self._told(memoryview(copy)) if copy else None
 
@@ -185,12 +186,19 @@ class AbilityReader:
         if base >= 0:
             place = self._places["i8"] + 8 * base
             copy = os.pread(self._fd, 8 * (HEAD_WORDS + TOPIC_WORDS * _TOPICS_AT_ONCE), place)
+            self._check(before)  # Before a number of topics is believed.
             (topics,) = _INT.unpack_from(copy, 4 * N_TOPICS)
             size = 8 * (HEAD_WORDS + TOPIC_WORDS * topics)
-            copy = copy[:size] if len(copy) >= size else os.pread(self._fd, max(0, size), place)
-        if self._head[CHANGING] >> 32 != before >> 32:
-            raise BeingChangedError
+            copy = copy[:size] if len(copy) >= size else os.pread(self._fd, size, place)
+            if _INT.unpack_from(copy, 4 * FOLDED)[0] == 0:
+                copy = b""  # Its first attempt is about to be folded.
+        self._check(before)
         return copy
+
+    def _check(self, before: int) -> None:
+        """Refuse what was read since CHANGING was ``before`` if it may have changed."""
+        if self._head[CHANGING] >> 32 != before >> 32 or self._head[GENERATION] != self._generation:
+            raise BeingChangedError
 
     def _told(self, copy: memoryview) -> Abilities:
         words, halves, floats = copy.cast("q"), copy.cast("i"), copy.cast("d")

@@ -8,6 +8,7 @@ have lost its partitions to another.
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -16,10 +17,11 @@ from typing import Any
 
 import orjson
 
-from stream.errors import StreamError
 from stream.lookup.abilities import AbilityReader
 
 __all__ = ["Announced", "Announcements"]
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_MESSAGE = 256
 
@@ -45,6 +47,9 @@ class Announcements:
     def hold(self, partition: int, segment: int) -> None:
         """Tell that a partition is held.
 
+        Where a message cannot be left out and nobody has read for minutes, the pair is given up:
+        the other process then ends, and with it the engine.
+
         Parameters
         ----------
         partition
@@ -66,11 +71,9 @@ class Announcements:
     def _send(self, message: dict[str, Any], *files: int) -> None:
         try:
             self._send_now(message, *files)
-        except BlockingIOError as error:
-            raise StreamError(
-                "The process that answers lookups takes no messages. Nothing is lost; the engine "
-                "ends and is to be started again."
-            ) from error
+        except BlockingIOError:
+            logger.error("the process that answers lookups takes no messages; it is to end")
+            self.close()
 
     def _send_now(self, message: dict[str, Any], *files: int) -> None:
         if self._socket is not None:
@@ -88,7 +91,7 @@ class Announced:
     session_s
         Seconds of silence after which the engine's memory is not to be trusted.
     on_end
-        Called once when the engine has ended.
+        Called once when the engine has ended, or cannot be read.
 
     Attributes
     ----------
@@ -105,6 +108,7 @@ class Announced:
         self._session_s = session_s
         self._on_end = on_end
         self._ready = False
+        self._ended = False
         self._heard = time.monotonic()
 
     @property
@@ -123,7 +127,7 @@ class Announced:
 
     def take(self) -> None:
         """Take all messages that are there; waits for none."""
-        while True:
+        while not self._ended:
             try:
                 data, files, _, _ = socket.recv_fds(self._connection, _LONGEST_MESSAGE, 1)
             except BlockingIOError:
@@ -131,14 +135,27 @@ class Announced:
             except ConnectionResetError:
                 data, files = b"", []
             if not data:
-                self.partitions.clear()
-                self._on_end()
+                self._end()
                 return
             self._heard = time.monotonic()
             message = orjson.loads(data)
             if "hold" in message:
-                self.partitions[message["hold"]] = AbilityReader(files[0])
+                self._hold(message["hold"], files)
             elif "let_go" in message:
                 self.partitions.pop(message["let_go"], None)
             else:
                 self._ready = message["ready"]
+
+    def _hold(self, partition: int, files: list[int]) -> None:
+        try:
+            (segment,) = files
+            self.partitions[partition] = AbilityReader(segment)
+        except (OSError, ValueError) as error:
+            # Too many files are open; without this one the partition would be unknown for good.
+            logger.error("partition %d cannot be read, lookups end: %s", partition, error)
+            self._end()
+
+    def _end(self) -> None:
+        self.partitions.clear()
+        self._ready, self._ended = False, True
+        self._on_end()

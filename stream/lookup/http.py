@@ -13,7 +13,7 @@ from aiohttp.typedefs import Middleware
 from stream.errors import StreamError
 from stream.settings import Settings
 
-__all__ = ["LOG_FORMAT", "Handler", "guard", "listen"]
+__all__ = ["LOG_FORMAT", "OPEN_PATHS", "Handler", "guard", "listen"]
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-_OPEN_PATHS = {"/healthz", "/readyz", "/metrics"}
+OPEN_PATHS = {"/healthz", "/readyz", "/metrics"}
 """Served without the token: probes and scrapers have none."""
 
 _BACKLOG = 128
@@ -37,7 +37,9 @@ def listen(settings: Settings) -> socket.socket:
     """
     host, port = settings.web_host, settings.web_port
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        families = [found[0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        # A name may have both kinds of addresses; most clients try the older kind.
+        family = socket.AF_INET if socket.AF_INET in families else families[0]
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise StreamError(
@@ -53,7 +55,7 @@ def guard(token: str) -> Middleware:
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if token and request.path not in _OPEN_PATHS:
+        if token and request.path not in OPEN_PATHS:
             given = request.headers.get("Authorization", "")
             if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
                 return web.json_response(

@@ -92,7 +92,7 @@ class LookupProcess(Service):
 
     async def _watch(self, process: Process) -> None:
         code = await process.wait()
-        if not self.should_stop:
+        if not (self.should_stop or self._engine.app.should_stop):
             self._engine.app.fail(
                 StreamError(
                     f"The process that answers lookups ended with {code}; see the log above. "
@@ -102,9 +102,7 @@ class LookupProcess(Service):
 
     async def _beat(self) -> None:
         while not self.should_stop:
-            app = self._engine.app
-            if app.failure is not None or app.crashed:
-                # What is in memory may be another engine's by now.
-                self._engine.forget()
             self._announcements.ready(self._engine.ready)
             await asyncio.sleep(_BEAT_S)
+        # After a crash: what is in memory may be another engine's by now.
+        self._engine.forget()

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from stream.errors import StreamError
 from stream.lookup.abilities import hash_of
 from stream.lookup.announcements import Announced, Announcements
 from tests.engine.events import event, folded
@@ -73,14 +72,28 @@ def test_the_end_of_the_engine_is_the_end_of_what_is_known(pair: Pair) -> None:
     assert pair.ended == 1
 
 
-def test_beats_that_nobody_reads_are_left_out_but_a_partition_never_is(pair: Pair) -> None:
+def test_beats_that_nobody_reads_are_left_out_but_where_a_partition_would_be_all_ends(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
     state = folded([event("a")])
     for _ in range(100_000):
         pair.engine.ready(True)
-    with pytest.raises(StreamError, match="takes no messages"):
-        pair.engine.hold(0, state.store.segment.fd)
+    pair.engine.ready(True)
+    pair.engine.hold(0, state.store.segment.fd)
+    assert "takes no messages" in caplog.text
     pair.known.take()
-    assert pair.known.ready
+    assert pair.ended == 1
+    assert not pair.known.ready
+
+
+def test_a_partition_whose_file_does_not_arrive_ends_all(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair.engine._send_now({"hold": 4})
+    pair.known.take()
+    pair.known.take()
+    assert pair.ended == 1
+    assert "partition 4 cannot be read" in caplog.text
 
 
 def test_an_engine_that_is_looked_up_by_nobody_tells_nobody() -> None:

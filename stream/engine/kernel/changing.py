@@ -5,7 +5,7 @@ under way (lower half; NOBODY between two changes, EVERYBODY while arrays are re
 looks at it, copies a learner, and looks again: what it copied is whole if another learner (or
 nobody) was being changed and the counter stands where it stood. So nobody waits for anybody, and
 a writer that is not given a processor in the middle of a change keeps readers from one learner
-only. The writer is one: a partition is folded by one thread.
+only. The writer is one at a time: whoever folds, flushes or makes room holds the partition's lock.
 
 Reference: the seqlock, as in Boehm (2012), "Can seqlocks get along with programming language
 memory models?", MSPC 12; the learner's number beside the counter is ours.
