@@ -295,7 +295,7 @@ class Store:
         control = self.segment.control
         before = int(control[CHANGING]) & NOBODY
         begin_change(control, who)
-        yield
+        yield  # After an exception readers stay away: what is there may be torn.
         if before == NOBODY:
             end_change(control)
         else:
