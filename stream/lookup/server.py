@@ -82,21 +82,21 @@ class HttpServer(Service):
         self._settings = app.settings
         self._health = health
         self._behind = behind
+        self.routes = web.Application(middlewares=[guard(app.settings.api_token)])
+        self.routes.router.add_get("/healthz", self._healthz)
+        self.routes.router.add_get("/readyz", self._readyz)
+        self.routes.router.add_get("/metrics", self._metrics)
         self._runner: web.AppRunner | None = None
         self.port = 0
 
     async def on_start(self) -> None:
         """Listen; a taken port ends the start with a clear message."""
-        routes = web.Application(middlewares=[guard(self._settings.api_token)])
-        routes.router.add_get("/healthz", self._healthz)
-        routes.router.add_get("/readyz", self._readyz)
-        routes.router.add_get("/metrics", self._metrics)
         if self._behind:
             listener = socket.create_server(("127.0.0.1", 0))
         else:
             listener = listen(self._settings)
         self.port = listener.getsockname()[1]
-        self._runner = web.AppRunner(routes, access_log=None)
+        self._runner = web.AppRunner(self.routes, access_log=None)
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
 

@@ -167,7 +167,8 @@ def test_probes_ask_routes_that_exist_on_the_port_of_the_setting(objects: list[O
     for role, workload in role_workloads(objects).items():
         (container,) = workload["spec"]["template"]["spec"]["containers"]
         app = build(role, Settings())
-        routes = {route.resource.canonical for route in app.early_services[0].web.router.routes()}
+        server: Any = app.early_services[0]
+        routes = {route.resource.canonical for route in server.routes.router.routes()}
         paths = {}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             get = container[probe]["httpGet"]
