@@ -124,15 +124,14 @@ class Segment:
         return np.frombuffer(self._map, dtype, length, self._place(name, self._second[name]))
 
     def tell(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Write into the head where these arrays lie.
+        """Write into the head where the arrays lie, all of SHARED.
 
         Readers have to be kept away meanwhile, see :mod:`stream.engine.kernel.changing`.
         """
         for number, name in enumerate(SHARED):
-            if name in arrays:
-                entry = TABLE + 2 * number
-                self._head[entry] = self._place(name, self._second[name])
-                self._head[entry + 1] = len(arrays[name])
+            entry = TABLE + 2 * number
+            self._head[entry] = self._place(name, self._second[name])
+            self._head[entry + 1] = len(arrays[name])
         self._head[GENERATION] += 1
 
     def give_back(self) -> None:

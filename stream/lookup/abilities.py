@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import sqrt
 from struct import Struct
 
+from schemas.outputs import TopicTheta
 from stream.domain import ability
 from stream.engine.kernel.layout import (
     ATTEMPTS,
@@ -37,8 +38,7 @@ from stream.engine.segment import (
     VERSION_SIZE,
 )
 
-__all__ = ["Abilities", "AbilityReader", "BeingChangedError", "TopicAbility", "hash_of"]
-
+__all__ = ["Abilities", "AbilityReader", "BeingChangedError", "hash_of"]
 
 _INT, _LONG = Struct("<i"), Struct("<q")
 
@@ -52,17 +52,6 @@ class BeingChangedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class TopicAbility:
-    """A learner in a topic; theta and its standard error in logits, times in epoch ms."""
-
-    topic_id: str
-    theta: float
-    se: float
-    n: int
-    latest_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class Abilities:
     """A learner as a lookup tells of it; theta and its standard error in logits."""
 
@@ -72,7 +61,7 @@ class Abilities:
     correct: int
     latest_ms: int
     params_version: str
-    topics: tuple[TopicAbility, ...]
+    topics: tuple[TopicTheta, ...]
 
 
 def hash_of(key: bytes) -> int:
@@ -208,7 +197,7 @@ class AbilityReader:
             d0, slope, rest = floats[word : word + 3]
             theta, variance = ability.topic_ability(g, vg, d0, slope, rest)
             topics.append(
-                TopicAbility(
+                TopicTheta(
                     self._topic_id(halves[2 * word + T_TOPIC]),
                     theta,
                     sqrt(variance),

@@ -113,7 +113,7 @@ def _told(user_id: str, found: Abilities) -> dict[str, Any]:
                 "theta": topic.theta,
                 "se": topic.se,
                 "n": topic.n,
-                "last_attempt_at": _rfc3339(topic.latest_ms),
+                "last_attempt_at": _rfc3339(topic.last_attempt_at),
             }
             for topic in found.topics
         ],

@@ -50,7 +50,7 @@ def assert_the_same(reader: AbilityReader, state: PartitionState, user_ids: list
         found = read(reader, user_id)
         assert learner is not None
         assert found is not None
-        topics = [(t.topic_id, t.theta, t.se, t.n, t.latest_ms) for t in found.topics]
+        topics = [(t.topic_id, t.theta, t.se, t.n, t.last_attempt_at) for t in found.topics]
         told = found.theta, found.se, found.n, found.correct, found.latest_ms, topics
         assert told == told_of(learner)
 
