@@ -68,6 +68,7 @@ class CalibratedItem(msgspec.Struct):
 
     ``live`` is (a, b, standard error of b) as fitted together with practice and memory: what the
     live filter folds with in place of the calibrated values. None where there is none.
+    ``recall`` is by how many logits the item is easier than others once a learner remembers it.
     """
 
     item_id: str
@@ -78,6 +79,7 @@ class CalibratedItem(msgspec.Struct):
     se_b: float | None = None
     n: int | None = None
     live: tuple[float, float, float] | None = None
+    recall: float = 0.0
 
 
 class CalibrationAbilities(msgspec.Struct):
@@ -213,7 +215,8 @@ class ItemParamsRecord(msgspec.Struct, gc=False):
     ``n`` is the number of responses they rest on, 0 where not known. ``baseline`` holds the
     item's totals (attempts, correct, expected, variance) when calibrated parameters came into
     force: what was answered since tells of drift. ``live`` is (a, b, standard error of b) for the
-    live filter to fold with; None: ``a``, ``b``, ``se_b`` themselves.
+    live filter to fold with; None: ``a``, ``b``, ``se_b`` themselves. ``recall`` is by how many
+    logits the item is easier than others once a learner remembers it.
     """
 
     item_id: str
@@ -226,6 +229,7 @@ class ItemParamsRecord(msgspec.Struct, gc=False):
     n: int = 0
     baseline: tuple[int, int, float, float] | None = None
     live: tuple[float, float, float] | None = None
+    recall: float = 0.0
 
 
 class ParamsManifest(msgspec.Struct):

@@ -59,6 +59,7 @@ def follow(
     b: FloatArray,
     c: FloatArray,
     b_var: FloatArray,
+    recall: FloatArray,
     weights: Weights = NO_WEIGHTS,
     config: FilterConfig = DEFAULT_FILTER,
     memory_items: int = DEFAULT_CAPACITY,
@@ -69,9 +70,9 @@ def follow(
     ----------
     log
         The attempts.
-    a, b, c, b_var
+    a, b, c, b_var, recall
         Item parameters of each **attempt**, (n,): usually ``a[log.item]``; fitting gives
-        each learner difficulties estimated without that learner.
+        each learner effects estimated without that learner.
     weights, config, memory_items
         As in force.
     """
@@ -88,6 +89,7 @@ def follow(
         _real(b),
         _real(c),
         _real(b_var),
+        _real(recall),
         np.array(weights),
         (*initial_global(config), *initial_topic(config)),
         (config.drift, config.drift_n0, config.topic_drift, config.topic_drift_n0),
@@ -106,7 +108,7 @@ def warm_up() -> None:
     """Follow nobody, so that the loop is compiled and later processes load it from disk."""
     whole, none = np.empty(0, np.int64), np.empty(0)
     nobody = AttemptLog(whole, whole, whole, none > 0, none, none, 0, 0, 0)
-    follow(nobody, none, none, none, none)
+    follow(nobody, none, none, none, none, none)
 
 
 # One type of column: another would be compiled for anew, in the middle of a calibration.
@@ -130,6 +132,7 @@ def _follow(
     b: FloatArray,
     c: FloatArray,
     b_var: FloatArray,
+    recall: FloatArray,
     weights: FloatArray,
     initial: tuple[float, ...],
     drifts: tuple[float, ...],
@@ -183,7 +186,7 @@ def _follow(
         if item_of[i] == who:
             trace = (traces[i, 0], traces[i, 1], traces[i, 2], traces[i, 3], last_right[i])
         row = features(n_right, n_wrong, last_s, form, trace, number, start_s[k])
-        gain = 0.0
+        gain = recall[k] if trace[0] >= 0 else 0.0
         for w in range(len(weights)):
             rows[k, w] = row[w]
             gain += weights[w] * row[w]

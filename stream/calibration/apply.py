@@ -170,6 +170,7 @@ def linked_items(
                     n=in_force.n,
                     baseline=sums.get(item.item_id, _NO_ANSWERS),
                     live=_linked_live(item, link),
+                    recall=item.recall,
                 )
             )
         elif determined or not calibrated:
@@ -185,6 +186,7 @@ def linked_items(
                     n=item.n or 0,
                     baseline=sums.get(item.item_id, _NO_ANSWERS) if determined else None,
                     live=_linked_live(item, link),
+                    recall=item.recall,
                 )
             )
     return records

@@ -12,13 +12,15 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from schemas.calibration import CalibratedItem
 from stream.calibration.gates import is_well_determined
+from stream.calibration.newton import ItemTable
 from stream.calibration.observations import Observations
-from stream.calibration.weights import ItemTable, WeightFit, fit_weights, refit_items
+from stream.calibration.weights import WeightFit, fit_weights, refit_items
 from stream.domain.ability import rescaled_filter
 from stream.domain.attempt_log import AttemptLog
 from stream.domain.common_items import ItemArrays
@@ -28,7 +30,15 @@ from stream.domain.practice import MAX_WEIGHT, Weights
 from stream.errors import LinkingError
 from stream.follow import follow
 
-__all__ = ["MAX_ATTEMPTS", "MIN_ATTEMPTS", "LiveFit", "fit_live", "practice_weights", "rescaled"]
+__all__ = [
+    "MAX_ATTEMPTS",
+    "MIN_ATTEMPTS",
+    "LiveFit",
+    "LiveItem",
+    "fit_live",
+    "practice_weights",
+    "rescaled",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +55,16 @@ MAX_FOLLOWED = 500_000
 _UNKNOWN_VARIANCE = 1.0
 
 
+class LiveItem(NamedTuple):
+    """An item as the live filter folds with it, on the scale of the calibration."""
+
+    a: float
+    b: float
+    se_b: float
+    recall: float
+    """Logits, the same on every scale."""
+
+
 @dataclass(frozen=True, slots=True)
 class LiveFit:
     """What is published beside the calibrated items; empty if it would not predict better."""
@@ -53,8 +73,7 @@ class LiveFit:
     """Weight by name, logits: the same on every scale."""
     filter: dict[str, float] = field(default_factory=dict)
     """`FilterConfig` by name, on the scale of the calibration."""
-    items: dict[str, tuple[float, float, float]] = field(default_factory=dict)
-    """item_id -> (a, b, standard error of b), on the scale of the calibration."""
+    items: dict[str, LiveItem] = field(default_factory=dict)
 
 
 def practice_weights(observations: Observations, items: Sequence[CalibratedItem]) -> LiveFit:
@@ -93,10 +112,11 @@ def practice_weights(observations: Observations, items: Sequence[CalibratedItem]
             _named(fit),
             asdict(fit.config),
             {
-                name: (
+                name: LiveItem(
                     fit.items.a[i].item(),
                     fit.items.b[i].item(),
                     fit.items.b_var[i].item() ** 0.5,
+                    fit.items.recall[i].item(),
                 )
                 for i, name in enumerate(observations.items)
                 if used[i]
@@ -139,7 +159,11 @@ def rescaled(fit: WeightFit, slope: float, intercept: float) -> WeightFit:
     return replace(
         fit,
         items=ItemTable(
-            items.a / slope, slope * items.b + intercept, items.c, slope**2 * items.b_var
+            items.a / slope,
+            slope * items.b + intercept,
+            items.c,
+            slope**2 * items.b_var,
+            items.recall,
         ),
         config=rescaled_filter(fit.config, slope, intercept),
     )
@@ -158,7 +182,9 @@ def _scale(
     some = _sample(log, MAX_ATTEMPTS)
     items, i = fit.items, some.item
     followed = follow(
-        some, items.a[i], items.b[i], items.c[i], items.b_var[i], fit.weights, fit.config
+        some,
+        *(items.a[i], items.b[i], items.c[i], items.b_var[i], items.recall[i]),
+        *(fit.weights, fit.config),
     )
     first = followed.features[:, Weights._fields.index("seen")] == 0.0
     gain = followed.features[first] @ np.array(fit.weights)
@@ -193,7 +219,9 @@ def _determined(observations: Observations, items: Sequence[CalibratedItem]) -> 
 
 def _table(observations: Observations, items: Sequence[CalibratedItem]) -> ItemTable:
     n = len(observations.items)
-    table = ItemTable(np.ones(n), np.zeros(n), np.zeros(n), np.full(n, _UNKNOWN_VARIANCE))
+    table = ItemTable(
+        np.ones(n), np.zeros(n), np.zeros(n), np.full(n, _UNKNOWN_VARIANCE), np.zeros(n)
+    )
     number = {name: index for index, name in enumerate(observations.items)}
     for item in items:
         at = number[item.item_id]

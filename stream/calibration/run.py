@@ -221,7 +221,8 @@ def _success(
     counts = observations.item_counts()
     for item in found.items:
         item.n = counts.get(item.item_id, item.n)
-        item.live = live.items.get(item.item_id)
+        if of_live := live.items.get(item.item_id):
+            item.live, item.recall = (of_live.a, of_live.b, of_live.se_b), of_live.recall
     result = _result(
         request,
         offset,

@@ -185,7 +185,7 @@ def _in_force(settings: Settings) -> InForce:
             else:
                 item = decode(value, ItemParamsRecord)
                 a, b, se_b = item.live or (item.a, item.b, item.se_b)
-                pending[item.item_id] = ItemCurve(a, b, item.c, se_b**2)
+                pending[item.item_id] = ItemCurve(a, b, item.c, se_b**2, item.recall)
 
     read_whole(settings, {item_params_topic.name: take})
     return newest

@@ -4,7 +4,8 @@ The chance of a correct answer is c + (1 - c) / (1 + exp(-(a (theta - b) + advan
 advantage, in logits, is a weighted sum of
 
 - practice: right and wrong answers so far in the topic,
-- memory: what is remembered of this very item (`stream.domain.memory`), and
+- memory: what is remembered of this very item (`stream.domain.memory`), with the item's own
+  *recall*: some items, the hard ones above all, gain more than others from having been met, and
 - form: how the last few answers went against expectation, and that the first answers of all are
   also about finding one's way.
 
@@ -132,6 +133,7 @@ def advantage(
     trace: Trace | None,
     number: int,
     start_s: float,
+    recall: float = 0.0,
 ) -> float:
     """Logits by which this answer is easier than a first one.
 
@@ -152,6 +154,8 @@ def advantage(
     start_s
         When the item was put (time of the answer less the response time), seconds since
         1970; 0 where not known. The answer's own time would tell how long it took.
+    recall
+        Logits by which this item, where it is remembered, is easier than items are on average.
 
     Returns
     -------
@@ -160,7 +164,8 @@ def advantage(
         average form.
     """
     row = features(right, wrong, topic_s, form, trace or NEVER_MET, number, start_s)
-    return sum(w * x for w, x in zip(weights, row, strict=True))
+    gain = sum(w * x for w, x in zip(weights, row, strict=True))
+    return gain if trace is None else gain + recall
 
 
 def features(

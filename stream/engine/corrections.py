@@ -123,7 +123,7 @@ def _revise_ability(
     void: bool,
 ) -> None:
     """Take an answer out of the abilities (``correct`` as it was), or rescore it (as it is)."""
-    a, b, c, b_variance = params
+    a, b, c, b_variance, _ = params
     if topic_index == NO_TOPIC:
         revise_global = correction.unfold_global if void else correction.rescore_global
         learner.g, learner.vg = revise_global(

@@ -15,12 +15,17 @@ __all__ = ["ItemInForce", "ParamsStore"]
 
 
 class ItemInForce(NamedTuple):
-    """What the fold needs of an item; ``b_variance`` is the uncertainty of b (logit^2)."""
+    """What the fold needs of an item.
+
+    ``b_variance`` is the uncertainty of b (logit^2); ``recall`` is as for
+    :func:`stream.domain.practice.advantage`.
+    """
 
     a: float
     b: float
     c: float
     b_variance: float
+    recall: float = 0.0
 
 
 class ParamsStore:
@@ -73,5 +78,5 @@ class ParamsStore:
         except msgspec.DecodeError:
             return False
         a, b, se_b = record.live or (record.a, record.b, record.se_b)
-        self._pending[record.item_id] = ItemInForce(a, b, record.c, se_b**2)
+        self._pending[record.item_id] = ItemInForce(a, b, record.c, se_b**2, record.recall)
         return False

@@ -120,7 +120,7 @@ class Store:
             item_len=np.zeros(few, np.int32),
             item_slots=np.full(2 * few, -1, np.int32),
             item_hash=np.zeros(few, np.int32),
-            item_params=np.zeros((few, 4)),
+            item_params=np.zeros((few, len(ItemInForce._fields))),
             item_counts=np.zeros((few, 2), np.int64),
             item_sums=np.zeros((few, 2)),
             item_changed=np.zeros(few, np.uint8),

@@ -10,8 +10,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.calibration.newton import ItemTable
 from stream.calibration.practice_weights import fit_live
-from stream.calibration.weights import ItemTable, WeightFit
+from stream.calibration.weights import WeightFit
 from stream.domain.ability import DEFAULT_FILTER, FilterConfig
 from stream.domain.attempt_log import AttemptLog
 from stream.domain.irt import FloatArray
@@ -190,6 +191,7 @@ def _with_new_items(fit: WeightFit, train: AttemptLog) -> WeightFit:
             np.where(new, config.item_mean, items.b),
             items.c,
             np.where(new, config.item_var, items.b_var),
+            items.recall,
         ),
     )
 
@@ -202,5 +204,5 @@ def _ours(
 ) -> FloatArray:
     i = log.item
     return follow(
-        log, items.a[i], items.b[i], items.c[i], items.b_var[i], weights, config
+        log, items.a[i], items.b[i], items.c[i], items.b_var[i], items.recall[i], weights, config
     ).probability

@@ -40,12 +40,13 @@ _AT_ONCE = 20_000
 
 
 class ItemCurve(NamedTuple):
-    """What the filter folds an answer with; ``b_variance`` in logits^2."""
+    """What the filter folds an answer with; ``b_variance`` in logits^2, ``recall`` in logits."""
 
     a: float
     b: float
     c: float
     b_variance: float
+    recall: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +262,7 @@ class _Learner:
         start_s: float,
         end_s: float,
     ) -> None:
-        a, b, c, b_variance = curve
+        a, b, c, b_variance, recall = curve
         config, weights, n = self._params.filter, self._params.weights, self._n
         topic = None
         right, wrong, topic_s, theta = 0, 0, 0.0, self._g
@@ -272,7 +273,7 @@ class _Learner:
         gain = 0.0
         if weights is not NO_WEIGHTS:
             trace = self._memory.recall(item)
-            gain = advantage(weights, right, wrong, topic_s, self._form, trace, n, start_s)
+            gain = advantage(weights, right, wrong, topic_s, self._form, trace, n, start_s, recall)
             self._form = next_form(self._form, plug_in(theta, a, b, c, gain), correct)
             self._memory.remember(item, n, int(end_s), correct)
         eased = b - gain / a

@@ -267,7 +267,7 @@ def test_a_result_that_breaks_the_decision_itself_is_refused() -> None:
 def test_what_the_live_filter_folds_with_comes_onto_the_reference_scale_too() -> None:
     items = _fitted()
     for item in items:
-        item.live = (item.a * 1.1, item.b - 0.2, 0.1)
+        item.live, item.recall = (item.a * 1.1, item.b - 0.2, 0.1), 0.6
     fitted = {"prior_mean": 0.4, "prior_var": 0.8, "drift": 0.01, "drift_n0": 50.0}
     result = _result(items, weights={"seen": 0.5}, filter=fitted)
     messages = [
@@ -286,3 +286,4 @@ def test_what_the_live_filter_folds_with_comes_onto_the_reference_scale_too() ->
         a, b = ITEMS[record.item_id]
         want = (a * 1.1, b - 0.2 * SLOPE, 0.1 * SLOPE)
         assert record.live == pytest.approx(want, abs=1e-3)
+        assert record.recall == 0.6  # logits, whatever the scale

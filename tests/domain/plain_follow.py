@@ -54,6 +54,7 @@ class LearnerState:
         b: float,
         c: float = 0.0,
         b_var: float = 0.0,
+        recall: float = 0.0,
         start_s: float = 0.0,
         end_s: float = 0.0,
     ) -> tuple[float, float, float, list[float]]:
@@ -65,8 +66,8 @@ class LearnerState:
             A 32-bit number of the item; a topic's index, -1 = none.
         correct
             The score.
-        a, b, c, b_var
-            The item, as for `ability.fold`.
+        a, b, c, b_var, recall
+            The item, as for `ability.fold` and `advantage`.
         start_s, end_s
             As in `AttemptLog`.
 
@@ -87,7 +88,7 @@ class LearnerState:
             d0, s, r, right, wrong, topic_s = state  # type: ignore[assignment]
             mean, variance = ability.topic_ability(self.g, self.vg, d0, s, r)
             variance += drift + config.topic_drift / (1.0 + (right + wrong) / config.topic_drift_n0)
-        gain = advantage(self._weights, right, wrong, topic_s, self.form, trace, n, start_s)
+        gain = advantage(self._weights, right, wrong, topic_s, self.form, trace, n, start_s, recall)
         row = features(right, wrong, topic_s, self.form, trace or NEVER_MET, n, start_s)
         eased = b - gain / a
         probability = ability.predict_correct(mean, variance, a, eased, c, b_var)
@@ -112,6 +113,7 @@ def follow(
     b,
     c,
     b_var,
+    recall,
     weights: Weights = NO_WEIGHTS,
     config: FilterConfig = DEFAULT_FILTER,
     memory_items: int = DEFAULT_CAPACITY,
@@ -129,6 +131,7 @@ def follow(
         b,
         c,
         b_var,
+        recall,
         log.start_s,
         log.end_s,
     )

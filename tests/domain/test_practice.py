@@ -117,7 +117,7 @@ def test_predictions_do_not_see_their_own_answer_or_later_ones():
     first, second = (
         follow(
             AttemptLog(*columns, answers, times, times + 20.0, 1, 8, 2),
-            *(ones, rng.normal(size=8)[item] * 0.0, zeros, zeros),
+            *(ones, zeros, zeros, zeros, zeros),
             weights,
         )
         for answers in (correct, changed)
@@ -137,13 +137,14 @@ def test_the_compiled_loop_is_the_plain_one(memory_items):
     item = np.where(rng.random(n) < 0.5, 3, rng.integers(0, 12, n))
     end = np.where(rng.random(n) < 0.1, 0.0, 1e9 + rng.integers(0, 400_000, n))
     a, c = np.exp(rng.normal(0, 0.3, 12)), rng.uniform(0, 0.3, 12)
-    b, b_var = rng.normal(size=12), rng.uniform(0, 0.5, 12)
+    b, b_var, recall = rng.normal(size=12), rng.uniform(0, 0.5, 12), rng.normal(size=12)
     log = AttemptLog(
         learner, item, item % 4 - 1, rng.random(n) < 0.6, np.maximum(end - 20, 0), end, 7, 12, 3
     )
     weights = Weights(*rng.normal(0, 0.3, len(NO_WEIGHTS)).tolist())
     config = ability.FilterConfig(prior_mean=0.3, topic_var=0.2, drift=0.02, topic_drift=0.004)
-    given = (log, a[item], b[item], c[item], b_var[item], weights, config, memory_items)
+    items = (x[item] for x in (a, b, c, b_var, recall))
+    given = (log, *items, weights, config, memory_items)
     compiled, plain = follow(*given), follow_plainly(*given)
     for name in ("probability", "mean", "variance", "features"):
         assert getattr(compiled, name) == pytest.approx(getattr(plain, name), abs=1e-12), name
@@ -152,4 +153,4 @@ def test_the_compiled_loop_is_the_plain_one(memory_items):
 def test_an_empty_log_is_followed_to_nothing():
     none = np.empty(0)
     log = AttemptLog(*[np.empty(0, np.int64)] * 3, none > 0, none, none, 0, 0, 0)
-    assert follow(log, none, none, none, none).features.shape == (0, len(NO_WEIGHTS))
+    assert follow(log, *[none] * 5).features.shape == (0, len(NO_WEIGHTS))

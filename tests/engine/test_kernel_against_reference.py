@@ -93,7 +93,8 @@ def _params(rng: random.Random, weights: Weights) -> ParamsStore:
     params = ParamsStore()
     params.items = {
         f"item-{k}": ItemInForce(
-            rng.uniform(0.4, 2.0), rng.gauss(0, 1), rng.choice([0.0, 0.2]), rng.choice([0.0, 0.1])
+            *(rng.uniform(0.4, 2.0), rng.gauss(0, 1), rng.choice([0.0, 0.2])),
+            *(rng.choice([0.0, 0.1]), rng.choice([0.0, -0.4, 0.7])),
         )
         for k in range(15)
     }

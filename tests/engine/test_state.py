@@ -277,4 +277,4 @@ def test_a_version_brings_its_own_filter_and_live_items() -> None:
     expected = ability.fold(g, vg, d0, s, r, 1.4, -0.5, 0.0, False, 0, 0, 0.09, store.filter)
     topic = learner.topics[0]
     assert (learner.g, learner.vg, topic.d0, topic.s, topic.r) == pytest.approx(expected, abs=1e-12)
-    assert store.unknown_item == (1.0, store.filter.item_mean, 0.0, store.filter.item_var)
+    assert store.unknown_item == (1.0, store.filter.item_mean, 0.0, store.filter.item_var, 0.0)

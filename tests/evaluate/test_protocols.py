@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stream.calibration.weights import ItemTable, fit_weights
+from stream.calibration.newton import ItemTable
+from stream.calibration.weights import fit_weights
 from stream.cli.evaluate import evaluate as evaluate_command
 from stream.cli.score import read_items, score_log
 from stream.domain.practice import NO_WEIGHTS
@@ -85,7 +86,7 @@ def test_training_loss_only_falls_and_little_data_gives_weights_of_little_effect
     fit = fit_weights(log)
     assert all(b < a for a, b in zip(fit.losses, fit.losses[1:], strict=False))
     items = fit.items
-    columns = (x[log.item] for x in (items.a, items.b, items.c, items.b_var))
+    columns = (x[log.item] for x in (items.a, items.b, items.c, items.b_var, items.recall))
     rows = follow(log, *columns, fit.weights, fit.config).features
     # Of each feature, in logits: the prior's standard deviation is .25, whatever its unit.
     assert (np.abs(fit.weights) * np.sqrt(np.mean(rows**2, axis=0)) < 0.25).all()
@@ -96,7 +97,7 @@ def test_training_loss_only_falls_and_little_data_gives_weights_of_little_effect
 def test_held_items_stay_as_they_are_and_a_level_is_fitted():
     named = number_attempts(school(memory=1.0))
     n = named.log.n_items
-    items = ItemTable(np.ones(n), np.full(n, 0.4), np.full(n, 0.1), np.full(n, 0.05))
+    items = ItemTable(np.ones(n), np.full(n, 0.4), np.full(n, 0.1), np.full(n, 0.05), np.zeros(n))
     fit = fit_weights(named.log, items)
     assert fit.items is items
     assert fit.weights.level != 0.0

@@ -45,7 +45,7 @@ def in_force(weighted: bool) -> tuple[InForce, ParamsStore]:
     items = simulate(CONFIG).truth()["items"][:-5]
     store = ParamsStore()
     for item in items:
-        record = ItemParamsRecord(item["item_id"], item["a"], item["b"], 0.1, 0.2, "v1")
+        record = ItemParamsRecord(item["item_id"], item["a"], item["b"], 0.1, 0.2, "v1", recall=0.3)
         store.add(item["item_id"].encode(), encode(record))
     manifest = ParamsManifest(
         *("v1", 1, "calibrated", "fixed", len(items), 1.0, 0.0, "reference", 0),  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ def in_force(weighted: bool) -> tuple[InForce, ParamsStore]:
         filter={"prior_mean": 0.1, "topic_var": 0.2},
     )
     assert store.add(MANIFEST_KEY, encode(manifest))
-    curves = {i["item_id"]: ItemCurve(i["a"], i["b"], 0.1, 0.2**2) for i in items}
+    curves = {i["item_id"]: ItemCurve(i["a"], i["b"], 0.1, 0.2**2, 0.3) for i in items}
     return InForce("v1", curves, store.weights, store.filter), store
 
 

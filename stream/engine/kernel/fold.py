@@ -129,10 +129,10 @@ def advantage(s: Arrays, base: int, topic: int, item: int, start_ms: int) -> flo
         right = i4[2 * topic + T_CORRECT]
         wrong = i4[2 * topic + T_ATTEMPTS] - right
         topic_s = i8[topic + 3] / 1000
-    trace = recall(s, base, item)
+    trace = recall(s, base, s.item_hash[item])
     folded = i4[2 * base + FOLDED]
     row = features(right, wrong, topic_s, s.f8[base + FORM], trace, folded, start_ms / 1000)
-    total = 0.0
+    total = s.item_params[item, 4] if trace[0] >= 0 else 0.0
     for k in range(len(row)):
         total += s.weights[k] * row[k]
     return total
@@ -235,7 +235,7 @@ def fold_attempt(
     gain = 0.0
     if s.control[WEIGHTED]:
         start_ms = completed_ms - response if response > 0 else completed_ms
-        gain = advantage(s, base, word, hash_, start_ms)
+        gain = advantage(s, base, word, item, start_ms)
     drift = s.filter[3] / (1.0 + folded / s.filter[4])
     if topic < 0:
         theta = g

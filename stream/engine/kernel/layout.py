@@ -82,7 +82,7 @@ class Arrays(NamedTuple):
     item_hash
         Item -> its 32 bits in the rows.
     item_params
-        Item -> a, b, c, variance of b (items, 4).
+        Item -> a, b, c, variance of b, recall (items, 5).
     item_counts, item_sums
         Item -> attempts, correct (items, 2); expected, variance (items, 2).
     topic_counts

@@ -193,7 +193,7 @@ class PartitionState:
             day = learner.days[number] = _new_day(learner, number)
         correct = event.correct
         item = self._item(event.item_id)
-        a, b, c, b_variance = item.params
+        a, b, c, b_variance, _ = item.params
         topic_index = NO_TOPIC
         response_time = event.response_time_ms
         gain = 0.0
@@ -276,6 +276,7 @@ class PartitionState:
             learner.memory.recall(item.hash),
             learner.folded,
             start_ms / 1000,
+            item.params.recall,
         )
 
     def _correct(self, learner: Learner | None, event: AttemptEvent, attempt: bytes) -> str:
@@ -325,7 +326,7 @@ class PartitionState:
         self, learner: Learner, topic_index: int, item_id: str, correct: bool, *, void: bool
     ) -> None:
         """Take an answer out of the abilities (``correct`` as it was), or rescore it (as it is)."""
-        a, b, c, b_variance = self._item_params.get(item_id, UNKNOWN_ITEM)
+        a, b, c, b_variance, _ = self._item_params.get(item_id, UNKNOWN_ITEM)
         if topic_index == NO_TOPIC:
             revise_global = correction.unfold_global if void else correction.rescore_global
             learner.g, learner.vg = revise_global(
