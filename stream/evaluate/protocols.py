@@ -28,7 +28,7 @@ from stream.evaluate.load import NamedLog
 from stream.evaluate.measures import Bins, calibration_bins, intervals, measure
 from stream.follow import follow
 
-__all__ = ["OURS", "PROTOCOLS", "REFERENCE", "Evaluated", "Protocol", "evaluate"]
+__all__ = ["FIRSTS", "OURS", "PROTOCOLS", "REFERENCE", "Evaluated", "Protocol", "evaluate"]
 
 Protocol = Literal["learners", "time", "first", "unseen"]
 
@@ -43,6 +43,9 @@ PROTOCOLS: dict[Protocol, str] = {
 
 OURS = "thetastream"
 REFERENCE = "Elo global + topic"
+FIRSTS = "Elo, repeats left out"
+"""The reference under ``unseen``, but calibrated and followed as if there were no repeats, which
+would pass for ability."""
 EXACT_LIMIT = 60_000
 """Attempts followed up to which the exact grid takes part."""
 
@@ -86,6 +89,10 @@ def evaluate(
     predictions, fit = _predict(split.log.where(split.train), followed, ablations)
     correct, learner = followed.correct[at], followed.learner[at]
     predictions = {name: p[at] for name, p in predictions.items()}
+    if protocol == "unseen":
+        train = split.log.where(split.train & _first_exposures(split.log))
+        b = proportion_difficulties(train)
+        predictions[FIRSTS] = elo(followed.where(at), b, topics=True)
     spans = intervals(learner, correct, predictions, REFERENCE)
     rows = [
         {

@@ -16,7 +16,7 @@ from stream.domain.practice import NO_WEIGHTS
 from stream.errors import SourceError
 from stream.evaluate.classrooms import CLASSROOMS, simulated
 from stream.evaluate.load import number_attempts, read_log
-from stream.evaluate.protocols import OURS, PROTOCOLS, REFERENCE, evaluate
+from stream.evaluate.protocols import FIRSTS, OURS, PROTOCOLS, REFERENCE, evaluate
 from stream.evaluate.simulate import MOTIONS, coverage, distance_to_exact
 from stream.follow import follow
 
@@ -79,6 +79,12 @@ def test_first_attempts_are_judged_alone_or_with_the_repeats_followed():
     # Repeats tell more of a learner to those who do not take memory for ability.
     assert followed[OURS]["log_loss"] < alone[OURS]["log_loss"]
     assert followed[OURS]["log_loss"] < followed[REFERENCE]["log_loss"]
+    # The reference that never sees a repeat is the same in both, and better off than with them.
+    for figure in ("auc", "log_loss", "brier"):
+        assert followed[FIRSTS][figure] == pytest.approx(alone[REFERENCE][figure], abs=1e-12)
+    assert (
+        followed[OURS]["log_loss"] < followed[FIRSTS]["log_loss"] < followed[REFERENCE]["log_loss"]
+    )
 
 
 def test_training_loss_only_falls_and_little_data_gives_weights_of_little_effect():
