@@ -27,7 +27,7 @@ prior is not felt."""
 LEAST_SQUARE = 0.02
 """A feature that hardly ever shows is held as if this were its mean square."""
 
-LOG_SLOPE_SD = 0.3
+LOG_SLOPE_SD = 0.25
 """Prior standard deviation of log a around 0."""
 
 WIDENING = 0.3459  # (16 sqrt(3) / (15 pi))^2: logistic averaged over a normal
@@ -101,6 +101,8 @@ class Newton:
         Whose attempts were followed.
     items_held
         Whether items stay as they are.
+    recall
+        Whether items that are fitted may have a recall, once the weight of ``seen`` is fitted.
 
     Attributes
     ----------
@@ -108,10 +110,11 @@ class Newton:
         Of the items.
     """
 
-    def __init__(self, log: AttemptLog, items_held: bool) -> None:
+    def __init__(self, log: AttemptLog, items_held: bool, recall: bool = True) -> None:
         self.prior = ItemPrior(log)
         self._log = log
         self._items_held = items_held
+        self._recall = recall
         pairs = log.learner * log.n_items + log.item
         _, first, self._pair = np.unique(pairs, return_index=True, return_inverse=True)
         self._item_of_pair = log.item[first]
@@ -132,7 +135,7 @@ class Newton:
                 weights = self._weights_step(weights, terms, ridge, active)
             weights = np.clip(weights, -MAX_WEIGHT, MAX_WEIGHT)
             return Candidate(weights, items, now.effects, now.b_var)
-        recall = bool(active[_SEEN] or items.recall.any())
+        recall = self._recall and bool(active[_SEEN] or items.recall.any())
         for _ in range(4):
             terms = self._terms(items, weights, followed, away, now.b_var, recall)
             weights, items, prior = self._joint_step(items, weights, terms, ridge, active)

@@ -135,6 +135,7 @@ def fit_live(
     *,
     slopes: bool = True,
     memory: bool = True,
+    recall: bool = True,
     practice: bool = True,
 ) -> WeightFit:
     """Fit weights, items and population on a scale of their own; of large logs, on a sample.
@@ -145,11 +146,13 @@ def fit_live(
         All attempts to learn from.
     guessing
         (n_items,) lower asymptotes, held; None for 0.
-    slopes, memory, practice
+    slopes, memory, recall, practice
         As for `fit_weights`.
     """
     some = _sample(log, MAX_ATTEMPTS)
-    fit = fit_weights(some, guessing=guessing, slopes=slopes, memory=memory, practice=practice)
+    fit = fit_weights(
+        some, guessing=guessing, slopes=slopes, memory=memory, recall=recall, practice=practice
+    )
     return fit if len(some) == len(log) else refit_items(_sample(log, MAX_FOLLOWED), fit)
 
 

@@ -60,6 +60,7 @@ def fit_weights(
     guessing: FloatArray | None = None,
     slopes: bool = True,
     memory: bool = True,
+    recall: bool = True,
     practice: bool = True,
     config: FilterConfig = DEFAULT_FILTER,
     memory_items: int = DEFAULT_CAPACITY,
@@ -79,6 +80,8 @@ def fit_weights(
         Whether fitted items have slopes of their own (2PL).
     memory, practice
         Whether the features of the item, and those of topic and form, take part.
+    recall
+        Whether fitted items may be easier than others once remembered.
     config, memory_items
         Of the filter that will use the weights.
     max_rounds
@@ -89,7 +92,7 @@ def fit_weights(
     WeightFit
         Finite for any log; without any gain, weights 0.
     """
-    fit = _Fit(log, items is not None, config, memory_items)
+    fit = _Fit(log, Newton(log, items is not None, recall), config, memory_items)
     empty = np.zeros(len(NO_WEIGHTS))
     if items is not None:
         best = Candidate(empty, items, items.effects()[log.item], items.b_var[log.item])
@@ -150,7 +153,7 @@ def refit_items(
     memory_items, rounds
         Of the filter; passes over the log.
     """
-    all_of_it = _Fit(log, False, fit.config, memory_items)
+    all_of_it = _Fit(log, Newton(log, False), fit.config, memory_items)
     weights, none = np.array(fit.weights), _active(False, False)
     items = fit.items
     best = Candidate(weights, items, items.effects()[log.item], items.b_var[log.item])
@@ -186,12 +189,12 @@ class _Fit:
     """What stays the same over the rounds: the log and who answered what."""
 
     def __init__(
-        self, log: AttemptLog, items_held: bool, config: FilterConfig, memory_items: int
+        self, log: AttemptLog, newton: Newton, config: FilterConfig, memory_items: int
     ) -> None:
         self.log = log
         self.config = config
         self.memory_items = memory_items
-        self.newton = Newton(log, items_held)
+        self.newton = newton
 
     def follow(self, candidate: Candidate) -> Followed:
         items = candidate.items

@@ -182,6 +182,7 @@ def _predict(
 
 _ABLATIONS: dict[str, Callable[[AttemptLog], WeightFit]] = {
     "without memory": partial(fit_live, memory=False),
+    "without recall": partial(fit_live, recall=False),
     "without practice": partial(fit_live, practice=False),
     "without 2PL": partial(fit_live, slopes=False),
 }
