@@ -97,9 +97,9 @@ class ItemPrior:
             Its gradient (n_items, 2) and negative Hessian (n_items, 2, 2) there. Items without
             remembered answers say nothing of recall.
         """
-        data = information[:, 0, 0]
-        level, spread = self.of(effects[:, 0] + gradient[:, 0] / np.maximum(data, 1e-9), data)
-        overall = float(level[data > 0.0].mean()) if data.any() else 0.0
+        known = information[:, 0, 0] > 0.0
+        overall = float(effects[known, 0].mean()) if known.any() else 0.0
+        level, spread = self.of(*self._of_difficulty(effects, overall, gradient, information))
         tells = information[:, 1, 1] > 0.0
         for _ in range(_RECALL_STEPS if tells.any() else 0):
             prior = self._prior(level, overall, spread)
@@ -114,6 +114,23 @@ class ItemPrior:
             rest += self._gain * (self._gain * square - 2.0 * product)
             self._recall_spread = float(np.clip(rest, *_RECALL_SPREAD))
         return self._prior(level, overall, spread)
+
+    def _of_difficulty(
+        self, effects: FloatArray, overall: float, gradient: FloatArray, information: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return each item's difficulty as its answers have it, and its precision.
+
+        Recall is gain (difficulty - overall) and a rest; the rest is integrated out.
+        """
+        (b, recall), gain = effects.T, self._gain
+        of_rest = information[:, 1, 1] + 1.0 / self._recall_spread
+        shared = information[:, 0, 1] + gain * information[:, 1, 1]
+        precision = information[:, 0, 0] + gain * (information[:, 0, 1] + shared)
+        precision = np.maximum(precision - shared**2 / of_rest, 0.0)
+        rest = recall - gain * (b - overall)
+        pull = gradient[:, 1] - rest / self._recall_spread
+        score = gradient[:, 0] + gain * gradient[:, 1] - shared / of_rest * pull
+        return b + score / np.maximum(precision, 1e-9), precision
 
     def _prior(self, level: FloatArray, overall: float, spread: float) -> EffectsPrior:
         gain, own = self._gain, 1.0 / self._recall_spread

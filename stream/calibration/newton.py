@@ -135,8 +135,11 @@ class Newton:
                 weights = self._weights_step(weights, terms, ridge, active)
             weights = np.clip(weights, -MAX_WEIGHT, MAX_WEIGHT)
             return Candidate(weights, items, now.effects, now.b_var)
-        recall = self._recall and bool(active[_SEEN] or items.recall.any())
-        for _ in range(4):
+        known = bool(items.recall.any())
+        may = self._recall and bool(active[_SEEN] or known)
+        for number in range(4):
+            # Not at once: with no weight of `seen` yet, what all items gain would pass for recall.
+            recall = may and (known or number > 0)
             terms = self._terms(items, weights, followed, away, now.b_var, recall)
             weights, items, prior = self._joint_step(items, weights, terms, ridge, active)
             if slopes:

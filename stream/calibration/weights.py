@@ -81,7 +81,7 @@ def fit_weights(
     memory, practice
         Whether the features of the item, and those of topic and form, take part.
     recall
-        Whether fitted items may be easier than others once remembered.
+        Whether fitted items may be easier than others once remembered; not without ``memory``.
     config, memory_items
         Of the filter that will use the weights.
     max_rounds
@@ -186,7 +186,7 @@ def _active(memory: bool, practice: bool, level: bool = False) -> NDArray[np.boo
 
 
 class _Fit:
-    """What stays the same over the rounds: the log and who answered what."""
+    """A log, what follows it, and the filter's constants so far."""
 
     def __init__(
         self, log: AttemptLog, newton: Newton, config: FilterConfig, memory_items: int

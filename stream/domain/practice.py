@@ -4,14 +4,17 @@ The chance of a correct answer is c + (1 - c) / (1 + exp(-(a (theta - b) + advan
 advantage, in logits, is a weighted sum of
 
 - practice: right and wrong answers so far in the topic,
-- memory: what is remembered of this very item (`stream.domain.memory`), with the item's own
-  *recall*: some items, the hard ones above all, gain more than others from having been met, and
+- memory: what is remembered of this very item (`stream.domain.memory`), and
 - form: how the last few answers went against expectation, and that the first answers of all are
-  also about finding one's way.
+  also about finding one's way,
+
+and, where the item is remembered, its own *recall*: some items, the hard ones above all, gain more
+than others from having been met.
 
 The difficulty b is thus that of a first meeting with item and topic, once warmed up: all features
-but a constant are 0 there. The weights are fitted with the items on the calibration data and
-travel with the parameter version; with all weights 0 the model is plain item response theory.
+but a constant are 0 there. Weights and recall are fitted with the items on the calibration data and
+travel with the parameter version; with all of them 0 the model is plain item response theory, and
+nothing need be remembered.
 What is reported as theta stays ability: the fold sees the item as easier by the advantage.
 """
 

@@ -44,8 +44,8 @@ PROTOCOLS: dict[Protocol, str] = {
 OURS = "thetastream"
 REFERENCE = "Elo global + topic"
 FIRSTS = "Elo, repeats left out"
-"""The reference under ``unseen``, but calibrated and followed as if there were no repeats, which
-would pass for ability."""
+"""The reference under ``unseen``, calibrated and followed as if there were no repeats: what is
+remembered it takes for ability."""
 EXACT_LIMIT = 60_000
 """Attempts followed up to which the exact grid takes part."""
 
@@ -199,7 +199,7 @@ def _with_new_items(fit: WeightFit, train: AttemptLog) -> WeightFit:
             np.where(new, config.item_mean, items.b),
             items.c,
             np.where(new, config.item_var, items.b_var),
-            items.recall,
+            np.where(new, 0.0, items.recall),
         ),
     )
 

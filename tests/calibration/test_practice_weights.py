@@ -13,6 +13,7 @@ from schemas.calibration import MANIFEST_KEY, CalibratedItem, ItemParamsRecord, 
 from schemas.codec import encode
 from stream.calibration.observations import ObservationReader, Observations
 from stream.calibration.practice_weights import LiveFit, fit_live, practice_weights, rescaled
+from stream.domain.ability import filter_from
 from stream.domain.practice import Weights
 from stream.engine.params import ParamsStore
 from stream.engine.state import PartitionState
@@ -25,11 +26,16 @@ ITEMS = [f"i{n}" for n in range(30)]
 
 
 def school(
-    memory: float, learners: int = 60, attempts: int = 120, recall: float = 0.0
+    memory: float,
+    learners: int = 60,
+    attempts: int = 120,
+    recall: float = 0.0,
+    of_hard: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Draw a log in which an item seen before is easier by ``memory`` logits.
 
-    With ``recall`` every second item by as much more, the others by as much less.
+    With ``recall`` every second item by as much more, the others by as much less; with ``of_hard``
+    each by as much more for every logit of its difficulty.
     """
     rng = np.random.default_rng(4)
     b = rng.normal(size=len(ITEMS))
@@ -38,7 +44,7 @@ def school(
         theta, seen = rng.normal(), set()
         for number in range(attempts):
             item = int(rng.integers(len(ITEMS)))
-            gain = memory + (recall if item % 2 else -recall)
+            gain = memory + (recall if item % 2 else -recall) + of_hard * b[item]
             logit = theta - b[item] + (gain if item in seen else 0.0)
             seen.add(item)
             events.append(
@@ -111,6 +117,24 @@ def test_items_that_gain_more_than_others_from_a_first_meeting_are_found() -> No
     assert np.corrcoef(b, np.random.default_rng(4).normal(size=len(ITEMS)))[0, 1] > 0.97
 
 
+def test_hard_items_that_gain_more_are_found_also_where_answers_are_few() -> None:
+    # Some 35 first meetings an item and 45 repeats: items together tell what one alone cannot.
+    observations = observed(school(1.0, learners=40, attempts=60, of_hard=0.7))
+    assert observations.log is not None
+    items = fit_live(observations.log).items
+    b = dict(zip(ITEMS, np.random.default_rng(4).normal(size=len(ITEMS)), strict=True))
+    difficulty = [b[item] for item in observations.items]
+    slope, _ = np.polyfit(difficulty, items.recall, 1)
+    assert slope == pytest.approx(0.7, abs=0.25)
+    assert np.corrcoef(difficulty, items.recall)[0, 1] > 0.8
+
+
+def test_recall_travels_from_the_fit_to_the_result() -> None:
+    observations = observed(school(1.0, recall=0.8))
+    found = practice_weights(observations, average_items())
+    assert found.items["i1"].recall > 0.2 > -0.2 > found.items["i0"].recall
+
+
 def test_without_repeats_no_item_has_a_recall() -> None:
     observations = observed(school(0.0, learners=200, attempts=12))
     log = observations.log
@@ -130,15 +154,24 @@ def test_live_items_lie_on_the_scale_of_the_calibrated_ones() -> None:
     assert found.items.keys() == set(ITEMS)
     a, b_live, se, _ = np.array([found.items[i] for i in ITEMS]).T
     assert np.exp(np.log(a).mean()) == pytest.approx(2.0, rel=0.15)
-    # A live difficulty is that of a learner who has warmed up, a calibrated one of the average.
-    assert np.mean(b_live - [i.b for i in calibrated]) == pytest.approx(-0.1, abs=0.1)
+    # A calibrated difficulty holds what practice does to the average first answer.
+    log = observations.log
+    assert log is not None
+    live = np.array([found.items[item] for item in observations.items])[log.item].T
+    rows = follow(
+        log,
+        *(live[0], live[1], np.zeros(len(log)), live[2] ** 2, live[3]),
+        Weights(**found.weights),
+        filter_from(found.filter),
+    ).features
+    first = rows[:, Weights._fields.index("seen")] == 0.0
+    eased = float(np.mean(rows[first] @ np.array(Weights(**found.weights)))) / 2.0
+    assert np.mean(b_live - [i.b for i in calibrated]) == pytest.approx(eased, abs=0.06)
     assert np.corrcoef(b_live, [i.b for i in calibrated])[0, 1] > 0.9
     assert (se > 0.0).all()
     assert found.filter["prior_mean"] == pytest.approx(2.0, abs=0.3)
     assert 0.1 < found.filter["prior_var"] < 0.6
     # Put back on any scale it predicts the same.
-    log = observations.log
-    assert log is not None
     fit = fit_live(log)
     moved = rescaled(fit, 0.7, -1.0)
     same = [
@@ -171,6 +204,7 @@ def test_of_a_large_log_the_weights_rest_on_some_learners_and_the_items_on_all(
     assert sampled.weights != whole.weights
     # But for the scale's origin, which the effect of a learner's first answers shares in.
     assert np.std(sampled.items.b - whole.items.b) < 0.1
+    assert np.corrcoef(sampled.items.recall, whole.items.recall)[0, 1] > 0.9
     assert sampled.items.b_var == pytest.approx(whole.items.b_var, rel=0.3)
 
 

@@ -16,11 +16,13 @@ from schemas.calibration import (
 )
 from schemas.codec import decode
 from stream.calibration.observations import Observations
+from stream.calibration.practice_weights import practice_weights
 from stream.calibration.run import Fit, calibrate, superseded
 from stream.calibration.runs import Run
 from stream.domain.irt import ItemParams
 from stream.errors import CalibrationRefusedError
 from stream.settings import Settings
+from tests.calibration.test_practice_weights import observed, school
 
 REQUEST = CalibrationRequest("0123456789abcdef", "irt", "manual", "none", {"0": 9}, "2PL", 30, 5)
 ANCHORS = {f"i{n}": ItemParams(1.0, float(n), 0.0) for n in range(8)}
@@ -108,6 +110,16 @@ async def test_a_result_tells_what_it_rests_on() -> None:
     }
     assert result.warnings == ["The service warns."]
     assert [len(part.abilities) for part in parts] == [4]
+
+
+async def test_what_the_live_filter_folds_with_is_in_the_result() -> None:
+    found = observed(school(1.0, recall=0.8))
+    _, result = await run(Service(), found)
+    live = practice_weights(found, [CalibratedItem(i, 1.0, 0.0, 0.0) for i in found.items])
+    assert result.weights == live.weights
+    assert result.filter == live.filter
+    assert {i.item_id: (*(i.live or ()), i.recall) for i in result.items} == live.items
+    assert any(item.recall > 0.2 for item in result.items)
 
 
 async def test_abilities_come_in_parts() -> None:

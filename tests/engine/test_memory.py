@@ -16,7 +16,7 @@ from stream.domain.memory import ItemMemory
 from stream.domain.practice import NEVER_MET, NO_WEIGHTS, Weights
 from stream.engine.day import item_hash
 from stream.engine.kernel.layout import N_MEMORY
-from stream.engine.kernel.memory import MOST_UNSETTLED, recall, unsettled
+from stream.engine.kernel.memory import MOST_UNSETTLED, trace_of, unsettled
 from stream.engine.learner import STATE_VERSION, Learner, head_key
 from stream.engine.params import ParamsStore
 from stream.engine.rows import POSITION_KEY
@@ -63,7 +63,7 @@ def reloaded(state: PartitionState, rows: dict[bytes, bytes | None]) -> Partitio
 def recalled(state: PartitionState, item: str) -> tuple[int, int, int, int, bool]:
     arrays = state.store.arrays
     number = int(arrays.item_hash[state.store.item(item)])
-    trace = recall(arrays, int(arrays.at[state.store.find_user("u1")]), number)
+    trace = trace_of(arrays, int(arrays.at[state.store.find_user("u1")]), number)
     return (*map(int, trace[:4]), bool(trace[4]))  # type: ignore[return-value]
 
 

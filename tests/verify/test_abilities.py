@@ -43,17 +43,21 @@ def in_force(weighted: bool) -> tuple[InForce, ParamsStore]:
     """A version that knows most items, for the recomputation and for the engine."""
     weights = Weights(*(0.02 * (-1) ** n * (n % 5) for n in range(18))) if weighted else None
     items = simulate(CONFIG).truth()["items"][:-5]
+    recalls = {item["item_id"]: 0.1 * (n % 7) - 0.3 for n, item in enumerate(items)}
     store = ParamsStore()
     for item in items:
-        record = ItemParamsRecord(item["item_id"], item["a"], item["b"], 0.1, 0.2, "v1", recall=0.3)
-        store.add(item["item_id"].encode(), encode(record))
+        name = item["item_id"]
+        record = ItemParamsRecord(name, item["a"], item["b"], 0.1, 0.2, "v1", recall=recalls[name])
+        store.add(name.encode(), encode(record))
     manifest = ParamsManifest(
         *("v1", 1, "calibrated", "fixed", len(items), 1.0, 0.0, "reference", 0),  # type: ignore[arg-type]
         weights=weights._asdict() if weights else {},
         filter={"prior_mean": 0.1, "topic_var": 0.2},
     )
     assert store.add(MANIFEST_KEY, encode(manifest))
-    curves = {i["item_id"]: ItemCurve(i["a"], i["b"], 0.1, 0.2**2, 0.3) for i in items}
+    curves = {
+        i["item_id"]: ItemCurve(i["a"], i["b"], 0.1, 0.2**2, recalls[i["item_id"]]) for i in items
+    }
     return InForce("v1", curves, store.weights, store.filter), store
 
 

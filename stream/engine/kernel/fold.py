@@ -65,7 +65,7 @@ from stream.engine.kernel.layout import (
     Arrays,
     G,
 )
-from stream.engine.kernel.memory import enters_at_once, recall, remember, settle
+from stream.engine.kernel.memory import enters_at_once, remember, settle, trace_of
 from stream.engine.kernel.moving import move
 from stream.engine.kernel.rows import open_rows, put_row, row_place
 
@@ -129,7 +129,7 @@ def advantage(s: Arrays, base: int, topic: int, item: int, start_ms: int) -> flo
         right = i4[2 * topic + T_CORRECT]
         wrong = i4[2 * topic + T_ATTEMPTS] - right
         topic_s = i8[topic + 3] / 1000
-    trace = recall(s, base, s.item_hash[item])
+    trace = trace_of(s, base, s.item_hash[item])
     folded = i4[2 * base + FOLDED]
     row = features(right, wrong, topic_s, s.f8[base + FORM], trace, folded, start_ms / 1000)
     total = s.item_params[item, 4] if trace[0] >= 0 else 0.0

@@ -32,7 +32,7 @@ from stream.engine.kernel.layout import (
 from stream.engine.kernel.moving import move
 from stream.engine.kernel.rows import flags_of, item_of, row_place, time_of
 
-__all__ = ["enters_at_once", "recall", "remember", "settle", "unsettled"]
+__all__ = ["enters_at_once", "remember", "settle", "trace_of", "unsettled"]
 
 MOST_UNSETTLED = 256
 """Answers read from their rows at most; a memory table without them is searched faster."""
@@ -84,7 +84,7 @@ def answer(s: Arrays, base: int, row: int) -> tuple[int, int, int, int]:
 
 
 @compiled
-def recall(s: Arrays, base: int, item: int) -> tuple[int, int, int, int, bool]:
+def trace_of(s: Arrays, base: int, item: int) -> tuple[int, int, int, int, bool]:
     """As :meth:`stream.domain.memory.ItemMemory.recall`; NEVER_MET for an unknown item.
 
     The latest answers are read from their rows, which hold them already.
