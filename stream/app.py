@@ -115,7 +115,8 @@ class ThetaApp(faust.App):
         """Fail when the group is silent though the broker answers: the client hangs.
 
         Seen after a broker was killed: the client's metadata task never came back, so that the
-        process belonged to no group and did not know.
+        process belonged to no group and did not know. Its cause is mended, see
+        `stream.kafka.transport.shun_closed_connections`; should there be others, this ends them.
         """
         limit = max(_LONGEST_REBALANCE_S + 30.0, 3 * self.settings.session_timeout_secs)
         while not self.should_stop:

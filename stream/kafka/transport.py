@@ -6,7 +6,7 @@ conductor as a single message: its value is the list of records, its offset that
 Assignment, rebalancing, flow control, agents and offset commits stay Faust's; their overhead is
 paid once a batch.
 
-Six things differ from stock Faust, each pinned by a test in ``tests/kafka/test_transport.py``:
+Seven things differ from stock Faust, each pinned by a test in ``tests/kafka/test_transport.py``:
 
 - Offsets inside a batch are never acknowledged one by one, so the consumer keeps no gaps for
   batched partitions and commits the largest acknowledged offset. Streams therefore must
@@ -15,6 +15,7 @@ Six things differ from stock Faust, each pinned by a test in ``tests/kafka/test_
 - After a rebalance a partition without a committed offset is read from its beginning.
 - A batch is not decoded by Faust; its records carry raw bytes.
 - A poll that brought few records is followed by another only after a pause of 20 ms.
+- A connection that the broker has closed is not written to (`shun_closed_connections`).
 - An agent that raises ends the app. Faust would start it again behind the batch it failed in, and
   the next acknowledgement would cover that batch.
 """
@@ -29,6 +30,7 @@ from typing import Any, ClassVar, cast
 import aiokafka
 import faust
 from aiokafka import TopicPartition
+from aiokafka.conn import CloseReason
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, Message
 
@@ -41,6 +43,7 @@ __all__ = [
     "BatchTransport",
     "ReadCommittedThread",
     "RecordBatch",
+    "shun_closed_connections",
 ]
 
 POLL_PAUSE_S = 0.02
@@ -100,6 +103,27 @@ class BatchSchema(faust.Schema[Any, Any]):
         return cast("Sequence[Any]", message.value)
 
 
+def shun_closed_connections(client: Any) -> None:
+    """Let an ``AIOKafkaClient`` take a connection whose transport is closed for what it is.
+
+    Between the end of a transport in the middle of an answer and the moment the client's reader
+    sees it, the client would write to it. With asyncio's own loop such a write does nothing; uvloop
+    raises a RuntimeError, which the client does not expect: its metadata task ends by it, for good
+    and without a word, and the member is lost to its group.
+    """
+    find = client._get_conn
+
+    async def find_open(node_id: Any, **options: Any) -> Any:
+        connection = await find(node_id, **options)
+        writer = connection and connection._writer
+        if writer is not None and writer.transport.is_closing():
+            connection.close(reason=CloseReason.CONNECTION_BROKEN)
+            return None
+        return connection
+
+    client._get_conn = find_open
+
+
 class ReadCommittedThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread, with a client that sees committed records only.
 
@@ -115,6 +139,7 @@ class ReadCommittedThread(driver.AIOKafkaConsumerThread):
         # Until the group is first heard of, its silence counts from here.
         self.last_contact = monotonic()
         await super().on_start()
+        shun_closed_connections(self._ensure_consumer()._client)
         coordinator: Any = self._ensure_consumer()._coordinator
         # A client without a group has a coordinator that sends none.
         heartbeat = getattr(coordinator, "_do_heartbeat", None)

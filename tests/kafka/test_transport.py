@@ -11,6 +11,8 @@ from typing import Any
 import aiokafka
 import faust
 import pytest
+import uvloop
+from aiokafka.client import AIOKafkaClient
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -20,7 +22,13 @@ from stream.kafka import transport
 from stream.kafka.admin import create_topics
 from stream.kafka.clients import new_producer
 from stream.kafka.transaction import Outgoing, TransactionalPublisher
-from stream.kafka.transport import BatchConsumer, BatchSchema, BatchTransport, RecordBatch
+from stream.kafka.transport import (
+    BatchConsumer,
+    BatchSchema,
+    BatchTransport,
+    RecordBatch,
+    shun_closed_connections,
+)
 from stream.settings import Settings
 from topics.catalogue import attempts_topic
 
@@ -235,3 +243,39 @@ async def test_an_app_sees_whole_polls_and_no_aborted_record(settings: Settings)
     assert len(batches) < 20
     # 300 records, a commit marker, the aborted one, its marker, the last one.
     assert committed[TP(settings.topic("attempts"), 0)] == 304
+
+
+def after_its_transport_was_closed(settings: Settings, *, mended: bool) -> bool:
+    """Ask for metadata at once after the transport was closed, then again; return the answer."""
+
+    async def ask() -> bool:
+        client = AIOKafkaClient(bootstrap_servers=settings.kafka_broker)
+        await client.bootstrap()
+        try:
+            if mended:
+                shun_closed_connections(client)
+            node = client.get_random_node()
+            assert await client.ready(node)
+            for connection in client._conns.values():
+                # The broker ends within an answer, and somebody asks before the reader has seen it.
+                connection._reader.feed_data(b"\0")
+                connection._writer.transport.abort()
+            await asyncio.sleep(0)
+            assert not await client._metadata_update(client.cluster, None)
+            return await client._metadata_update(client.cluster, None)
+        finally:
+            await client.close()
+
+    return uvloop.run(ask())
+
+
+def test_a_connection_that_was_just_closed_is_not_written_to(settings: Settings) -> None:
+    assert after_its_transport_was_closed(settings, mended=True)
+
+
+def test_the_client_by_itself_would_write_to_it_and_lose_its_metadata_task(
+    settings: Settings,
+) -> None:
+    # Should this fail, the client or the loop has learned it, and the mend can go.
+    with pytest.raises(RuntimeError, match="the handler is closed"):
+        after_its_transport_was_closed(settings, mended=False)
