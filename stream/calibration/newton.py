@@ -51,6 +51,12 @@ class ItemTable:
         """Return difficulty and recall, (n_items, 2)."""
         return np.stack([self.b, self.recall], axis=1)
 
+    def at(
+        self, item: IntArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Return the columns of some items as `stream.follow.follow` takes them."""
+        return self.a[item], self.b[item], self.c[item], self.b_var[item], self.recall[item]
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -61,6 +67,11 @@ class Candidate:
     effects: FloatArray
     """(n, 2): difficulty and recall."""
     b_var: FloatArray
+
+    @classmethod
+    def unjackknifed(cls, weights: FloatArray, items: ItemTable, item: IntArray) -> Candidate:
+        """Follow everybody with the items' own effects; ``item`` (n,) is each attempt's."""
+        return cls(weights, items, items.effects()[item], items.b_var[item])
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +190,7 @@ class Newton:
         self, weights: FloatArray, terms: _Terms, ridge: FloatArray, active: NDArray[np.bool_]
     ) -> FloatArray:
         """One Newton step of the weights, the items held."""
-        x = terms.features[:, active]
-        gradient = x.T @ terms.score - ridge[active] * weights[active]
-        curvature = (x * terms.information[:, None]).T @ x + np.diag(ridge[active])
+        _, gradient, curvature = _weight_terms(weights, terms, ridge, active)
         new = weights.copy()
         new[active] += np.linalg.solve(curvature, gradient)
         return new
@@ -196,9 +205,7 @@ class Newton:
     ) -> tuple[FloatArray, ItemTable, EffectsPrior]:
         """One Newton step of weights and item effects; the items are eliminated first."""
         n_items, item = self._log.n_items, self._log.item
-        x = terms.features[:, active]
-        gradient = x.T @ terms.score - ridge[active] * weights[active]
-        curvature = (x * terms.information[:, None]).T @ x + np.diag(ridge[active])
+        x, gradient, curvature = _weight_terms(weights, terms, ridge, active)
         effects = items.effects()
         of_items, data = _item_terms(item, terms, n_items)
         prior = self.prior.of_effects(effects, of_items, data)
@@ -244,6 +251,15 @@ class Newton:
         rest = np.linalg.inv((data + prior.precision)[self._item_of_pair] - own_data)
         shift = np.clip(-np.einsum("nij,nj->ni", rest, own_gradient), -2.0, 2.0)
         return Candidate(weights, items, items.effects()[item] + shift[pair], rest[pair, 0, 0])
+
+
+def _weight_terms(
+    weights: FloatArray, terms: _Terms, ridge: FloatArray, active: NDArray[np.bool_]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Features of the active weights, and their gradient and curvature with the prior."""
+    x = terms.features[:, active]
+    gradient = x.T @ terms.score - ridge[active] * weights[active]
+    return x, gradient, (x * terms.information[:, None]).T @ x + np.diag(ridge[active])
 
 
 def _item_terms(index: IntArray, terms: _Terms, n: int) -> tuple[FloatArray, FloatArray]:

@@ -184,11 +184,7 @@ def _scale(
         raise LinkingError(f"{len(determined)} items hold the scale, {MIN_ANCHORS} are needed")
     some = _sample(log, MAX_ATTEMPTS)
     items, i = fit.items, some.item
-    followed = follow(
-        some,
-        *(items.a[i], items.b[i], items.c[i], items.b_var[i], items.recall[i]),
-        *(fit.weights, fit.config),
-    )
+    followed = follow(some, *items.at(i), fit.weights, fit.config)
     first = followed.features[:, Weights._fields.index("seen")] == 0.0
     gain = followed.features[first] @ np.array(fit.weights)
     n = np.bincount(i[first], minlength=log.n_items)

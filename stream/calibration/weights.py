@@ -93,9 +93,8 @@ def fit_weights(
         Finite for any log; without any gain, weights 0.
     """
     fit = _Fit(log, Newton(log, items is not None, recall), config, memory_items)
-    empty = np.zeros(len(NO_WEIGHTS))
     if items is not None:
-        best = Candidate(empty, items, items.effects()[log.item], items.b_var[log.item])
+        best = Candidate.unjackknifed(np.zeros(len(NO_WEIGHTS)), items, log.item)
         stages = [(_active(memory, practice, level=True), False)]
     else:
         best = fit.start(guessing)
@@ -155,9 +154,8 @@ def refit_items(
     """
     all_of_it = _Fit(log, Newton(log, False), fit.config, memory_items)
     weights, none = np.array(fit.weights), _active(False, False)
-    items = fit.items
-    best = Candidate(weights, items, items.effects()[log.item], items.b_var[log.item])
-    slopes = bool((items.a != 1.0).any())
+    best = Candidate.unjackknifed(weights, fit.items, log.item)
+    slopes = bool((fit.items.a != 1.0).any())
     for _ in range(rounds):
         best = all_of_it.newton.step(best, all_of_it.follow(best), none, slopes)
     config = replace(fit.config, **all_of_it.new_items(best))
@@ -237,8 +235,7 @@ class _Fit:
         b = (precision * b + mean / spread) / total
         c = np.zeros_like(b) if guessing is None else guessing
         items = ItemTable(np.ones_like(b), b, c, 1.0 / total, np.zeros_like(b))
-        effects, b_var = items.effects()[log.item], items.b_var[log.item]
-        return Candidate(np.zeros(len(NO_WEIGHTS)), items, effects, b_var)
+        return Candidate.unjackknifed(np.zeros(len(NO_WEIGHTS)), items, log.item)
 
     def new_items(self, candidate: Candidate) -> dict[str, float]:
         """Mean and variance of the difficulties of items like those of the log."""

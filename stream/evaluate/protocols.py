@@ -210,7 +210,4 @@ def _ours(
     weights: Weights = NO_WEIGHTS,
     config: FilterConfig = DEFAULT_FILTER,
 ) -> FloatArray:
-    i = log.item
-    return follow(
-        log, items.a[i], items.b[i], items.c[i], items.b_var[i], items.recall[i], weights, config
-    ).probability
+    return follow(log, *items.at(log.item), weights, config).probability

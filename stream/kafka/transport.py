@@ -139,8 +139,9 @@ class ReadCommittedThread(driver.AIOKafkaConsumerThread):
         # Until the group is first heard of, its silence counts from here.
         self.last_contact = monotonic()
         await super().on_start()
-        shun_closed_connections(self._ensure_consumer()._client)
-        coordinator: Any = self._ensure_consumer()._coordinator
+        consumer = self._ensure_consumer()
+        shun_closed_connections(consumer._client)
+        coordinator: Any = consumer._coordinator
         # A client without a group has a coordinator that sends none.
         heartbeat = getattr(coordinator, "_do_heartbeat", None)
         if heartbeat is None:

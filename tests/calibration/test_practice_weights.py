@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -177,7 +176,7 @@ def test_live_items_lie_on_the_scale_of_the_calibrated_ones() -> None:
     same = [
         follow(
             log,
-            *(x[log.item] for x in dataclasses.astuple(f.items)),
+            *f.items.at(log.item),
             f.weights,
             f.config,
         ).probability

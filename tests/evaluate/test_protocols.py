@@ -92,8 +92,7 @@ def test_training_loss_only_falls_and_little_data_gives_weights_of_little_effect
     fit = fit_weights(log)
     assert all(b < a for a, b in zip(fit.losses, fit.losses[1:], strict=False))
     items = fit.items
-    columns = (x[log.item] for x in (items.a, items.b, items.c, items.b_var, items.recall))
-    rows = follow(log, *columns, fit.weights, fit.config).features
+    rows = follow(log, *items.at(log.item), fit.weights, fit.config).features
     # Of each feature, in logits: the prior's standard deviation is .25, whatever its unit.
     assert (np.abs(fit.weights) * np.sqrt(np.mean(rows**2, axis=0)) < 0.25).all()
     assert np.isfinite(fit.items.b).all()
